@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""Derives the datasets again with DuckDB from the raw files and compares them with what the job published.
+
+Shares no code with the job, so that a fault of the one is not a fault of the other. Prints a line per dataset and
+the first rows that differ. Exit status: 0 equal, 1 different, 2 nothing to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import gzip
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+ROWS_SHOWN = 5
+
+COLUMNS = {
+    "ratings": "userId INTEGER, movieId INTEGER, rating FLOAT, timestamp BIGINT",
+    "movies": "movieId INTEGER, title VARCHAR, genres VARCHAR",
+    "movies_with_stats": (
+        "movieId INTEGER, title VARCHAR, genres VARCHAR, max_rating FLOAT, min_rating FLOAT, avg_rating DOUBLE"
+    ),
+    "top_movies_per_user": "userId INTEGER, movieId INTEGER, rating FLOAT, timestamp BIGINT, rank INTEGER",
+}
+
+# A number counts when it is written as DuckDB itself would write it, so without sign, space or leading zero.
+RATINGS_FROM_LINES = r"""
+    CREATE TABLE expected_ratings AS
+    WITH cut AS (SELECT string_split(line, '::') AS field FROM rating_lines),
+    read AS (
+        SELECT field, TRY_CAST(field[1] AS INTEGER) AS userId, TRY_CAST(field[2] AS INTEGER) AS movieId,
+            TRY_CAST(field[4] AS BIGINT) AS "timestamp"
+        FROM cut WHERE len(field) = 4
+    )
+    SELECT userId, movieId, field[3]::FLOAT AS rating, "timestamp" FROM read
+    WHERE userId > 0 AND userId::VARCHAR = field[1]
+        AND movieId > 0 AND movieId::VARCHAR = field[2]
+        AND "timestamp"::VARCHAR = field[4]
+        AND regexp_full_match(field[3], '0\.[5-9]\d*|[1-4](\.\d+)?|5(\.0+)?')
+"""
+
+DERIVED = """
+    CREATE TABLE expected_movies_with_stats AS
+    SELECT m.movieId, m.title, m.genres, s.max_rating, s.min_rating, s.avg_rating
+    FROM expected_movies m LEFT JOIN (
+        SELECT movieId, max(rating) AS max_rating, min(rating) AS min_rating, avg(rating::DOUBLE) AS avg_rating
+        FROM expected_ratings GROUP BY movieId
+    ) s USING (movieId);
+
+    CREATE TABLE expected_top_movies_per_user AS
+    SELECT userId, movieId, rating, "timestamp", rank::INTEGER AS rank FROM (
+        SELECT *, row_number() OVER (
+            PARTITION BY userId ORDER BY rating DESC, "timestamp" DESC, movieId ASC
+        ) AS rank
+        FROM expected_ratings
+    ) WHERE rank <= 3;
+"""
+
+
+class CannotCompareError(Exception):
+    """There is nothing to compare; the message says what is missing."""
+
+
+def input_files(folder: Path, name: str) -> list[Path]:
+    """The files of an input: one file or a folder of part files, plain or with .gz or .bz2 behind the name."""
+    for candidate in (folder / name, folder / f"{name}.gz", folder / f"{name}.bz2"):
+        if candidate.is_dir():
+            return sorted(part for part in candidate.iterdir() if not part.name.startswith(("_", ".")))
+        if candidate.is_file():
+            return [candidate]
+    raise CannotCompareError(f"{folder / name} not found")
+
+
+def plain_files(files: list[Path], scratch: Path) -> list[Path]:
+    """The files, those that are compressed as plain copies in the scratch folder."""
+    plain = []
+    for number, file in enumerate(files):
+        opener = {".gz": gzip.open, ".bz2": bz2.open}.get(file.suffix)
+        if opener is None:
+            plain.append(file)
+            continue
+        plain.append(scratch / f"{number}-{file.stem}")
+        with opener(file, "rb") as source, plain[-1].open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return plain
+
+
+def lines_of(files: list[Path]) -> Iterator[str]:
+    """The lines that are not blank: UTF-8 where that is valid, else ISO-8859-1."""
+    for file in files:
+        for line in file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+            if line.strip(b" \t"):
+                try:
+                    yield line.decode("utf-8")
+                except UnicodeDecodeError:
+                    yield line.decode("iso-8859-1")
+
+
+def movie_rows(files: list[Path]) -> tuple[list[tuple[int, str, str]], int]:
+    """The movies, and how many lines are none: not three fields, no proper id, or a movieId seen on a smaller line."""
+    movies: dict[int, tuple[int, str, str]] = {}
+    lines = 0
+    for line in sorted(lines_of(files)):
+        lines += 1
+        movie_id, first, rest = line.partition("::")
+        title, last, genres = rest.rpartition("::")
+        proper = movie_id.isascii() and movie_id.isdigit() and movie_id[0] != "0" and int(movie_id) < 2**31
+        if first and last and proper and title and genres and "\0" not in line:
+            movies.setdefault(int(movie_id), (int(movie_id), title, genres))
+    return list(movies.values()), lines - len(movies)
+
+
+def derive(connection: duckdb.DuckDBPyConnection, input_path: Path, scratch: Path) -> int:
+    """Makes the tables expected_<dataset> and returns how many lines of the input are in none of them."""
+    movies, movie_rejects = movie_rows(plain_files(input_files(input_path, "movies.dat"), scratch))
+    connection.execute(f"CREATE TABLE expected_movies ({COLUMNS['movies']})")
+    columns = [list(column) for column in zip(*movies, strict=True)] or [[], [], []]
+    connection.execute("INSERT INTO expected_movies SELECT unnest(?), unnest(?), unnest(?)", columns)
+
+    files = [str(file) for file in plain_files(input_files(input_path, "ratings.dat"), scratch)]
+    connection.execute(
+        f"""CREATE VIEW rating_lines AS SELECT line FROM read_csv({sql_list(files)}, columns = {{'line': 'VARCHAR'}},
+           delim = '\x03', quote = '', escape = '', header = false, auto_detect = false, encoding = 'latin-1',
+           strict_mode = false, max_line_size = 100000000) WHERE trim(line, ' \t') <> ''"""
+    )
+    connection.execute(RATINGS_FROM_LINES)
+    connection.execute(DERIVED)
+    return movie_rejects + count(connection, "rating_lines") - count(connection, "expected_ratings")
+
+
+def sql_list(files: list[str]) -> str:
+    """The files as a list in SQL, with wildcards in their names escaped."""
+    names = [re.sub(r"([*?\[])", r"[\1]", file).replace("'", "''") for file in files]
+    return "[" + ", ".join(f"'{name}'" for name in names) + "]"
+
+
+def count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+    """The rows of a table or view."""
+    [rows] = connection.execute(f"SELECT count(*) FROM {relation}").fetchone() or (0,)
+    return int(rows)
+
+
+def published_files(output_path: Path, dataset: str) -> list[str]:
+    """The files of a published dataset: those that the manifest lists, or all where there is no manifest."""
+    manifest = output_path / "_manifest.json"
+    if manifest.is_file():
+        datasets = json.loads(manifest.read_bytes())["datasets"]
+        return [str(output_path / file) for file in datasets.get(dataset, {"files": []})["files"]]
+    return sorted(str(file) for file in (output_path / dataset).glob("*.parquet"))
+
+
+def compare(connection: duckdb.DuckDBPyConnection, output_path: Path, dataset: str) -> list[str]:
+    """Compares a published dataset with its expected table; the report's lines, one when they are equal."""
+    files = published_files(output_path, dataset)
+    if not files:
+        return [f"{dataset}: DIFFERENT: {output_path / dataset} has no Parquet file"]
+    connection.execute(f"CREATE OR REPLACE VIEW published AS FROM read_parquet({sql_list(files)})")
+    described = connection.execute("SELECT column_name, column_type FROM (DESCRIBE published)").fetchall()
+    columns = ", ".join(f"{name} {kind}" for name, kind in described)
+    if columns != COLUMNS[dataset]:
+        return [f"{dataset}: DIFFERENT: its columns are {columns}; expected {COLUMNS[dataset]}"]
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE difference AS
+            SELECT * EXCLUDE (times), sum(times) AS times
+            FROM (SELECT *, 1 AS times FROM published UNION ALL SELECT *, -1 FROM expected_{dataset})
+            GROUP BY ALL HAVING sum(times) <> 0"""
+    )
+    missing, extra = connection.execute(
+        "SELECT coalesce(sum(-times) FILTER (times < 0), 0), coalesce(sum(times) FILTER (times > 0), 0) FROM difference"
+    ).fetchone() or (0, 0)
+    verdict = "DIFFERENT" if missing or extra else "equal"
+    report = [f"{dataset}: {verdict}: {count(connection, 'published'):,} rows, {missing:,} missing, {extra:,} extra"]
+    connection.execute(f"SELECT * FROM difference ORDER BY ALL LIMIT {ROWS_SHOWN}")
+    return report + [f"  {'missing' if row[-1] < 0 else 'extra'} {row[:-1]}" for row in connection.fetchall()]
+
+
+def check(input_path: Path, output_path: Path) -> bool:
+    """Prints the comparison of all datasets and tells whether all are equal."""
+    if not output_path.is_dir():
+        raise CannotCompareError(f"{output_path} not found")
+    with tempfile.TemporaryDirectory() as scratch:
+        connection = duckdb.connect(config={"temp_directory": scratch, "preserve_insertion_order": False})
+        rejected = derive(connection, input_path, Path(scratch))
+        reports = [compare(connection, output_path, dataset) for dataset in COLUMNS]
+        published = published_files(output_path, "rejects")
+        rejects = count(connection, f"read_parquet({sql_list(published)})") if published else 0
+        verdict = "equal" if rejects == rejected else f"DIFFERENT: expected {rejected:,}"
+        reports.append([f"rejects: {verdict}: {rejects:,} rows"])
+    print("\n".join(line for report in reports for line in report))
+    return all(": equal: " in report[0] for report in reports)
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The command line: where the raw files are and where the job published."""
+    parser = argparse.ArgumentParser(
+        description="Derives the datasets again with DuckDB and compares them with what the job published.",
+        epilog="Exit status: 0 equal, 1 different, 2 nothing to compare.",
+        allow_abbrev=False,
+    )
+    here = Path(__file__).parent
+    parser.add_argument("--input_path", "--input-path", type=Path, default=here / "dataset", help="(default: dataset)")
+    parser.add_argument("--output_path", "--output-path", type=Path, default=here / "output", help="(default: output)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Checks as the command line says."""
+    arguments = parse_args(argv)
+    try:
+        return 0 if check(arguments.input_path, arguments.output_path) else 1
+    except CannotCompareError as error:
+        print(f"check_local_results: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Makes movies.dat and ratings.dat in the shape of MovieLens, of any size, the same for the same seed.
+
+Everything is invented: users, titles and ratings. The shape is that of the real releases: a few very
+active users and very popular movies, ties at the third place of nearly every user, unrated movies,
+ids with gaps, titles in ISO-8859-1 with `::`, `:` and quotes in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+DEFAULT_RATINGS = 100_000
+LEAST_RATINGS_PER_USER = 20  # GroupLens leaves out users with fewer
+RATED_SHARE_OF_MOVIES = 0.95
+# movieIds beyond the number of movies, as in the releases since 10M
+ID_GAP_SHARE = 0.3
+MOST_PER_USER_SHARE = 0.6  # of the rated movies, so that nobody has seen everything
+RATINGS_PER_CHUNK = 5_000_000  # bounds memory to some 1 GB
+EPOCH_START, EPOCH_END = 789_652_009, 1_700_000_000  # January 1995 to November 2023
+STARS = ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5"]  # as written in MovieLens 10M
+
+BATCH_SCHEMA = pa.schema([(name, pa.int64()) for name in ("userId", "movieId", "stars", "timestamp")])
+
+GENRES = [
+    "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+]  # fmt: skip
+ADJECTIVES = [
+    "Amber", "Borrowed", "Broken", "Burning", "Café", "Crooked", "Distant", "Déjà-vu", "Electric", "Empty",
+    "Forgotten", "Frozen", "Gentle", "Hidden", "Hollow", "Impossible", "Last", "Midnight", "Naïve", "Paper",
+    "Quiet", "Restless", "Scarlet", "Secret", "Silver", "Stolen", "Tangled", "Unwritten", "Velvet", "Wandering",
+]  # fmt: skip
+NOUNS = [
+    "Almanac", "Année", "Atlas", "Balcony", "Beekeeper", "Carousel", "Clockmaker", "Compass", "Doña", "Echo",
+    "Ferry", "Garden", "Glacier", "Harbour", "Island", "Jukebox", "Kitchen", "Lantern", "Lighthouse", "Mañana",
+    "Meridian", "Northbound", "Orchard", "Parade", "Quarry", "Règle", "Sailor", "Staircase", "Tür", "Violin",
+]  # fmt: skip
+
+
+def movie_count(ratings: int) -> int:
+    """The number of movies that goes with so many ratings; near the real 100K, 1M, 10M and 25M."""
+    return max(20, round(1700 * (ratings / 100_000) ** 0.65))
+
+
+def user_count(ratings: int) -> int:
+    """The number of users that goes with so many ratings: some 160 each, as in the real releases."""
+    return max(1, round(ratings / 160))
+
+
+def title(index: int, rng: np.random.RandomState) -> str:
+    """A title with its year; one in some twenty has a difficulty that real titles have."""
+    name = f"{ADJECTIVES[rng.randint(len(ADJECTIVES))]} {NOUNS[rng.randint(len(NOUNS))]}"
+    other = NOUNS[rng.randint(len(NOUNS))]
+    decorated = [
+        f"{name}:: The {other}",
+        f'"{name}" {other}',
+        f"{name}: {other}",
+        f"{name}, The",
+        f"{name} ({other})",
+        f"{name} \\ {other}",
+    ]
+    if index % 20 < len(decorated):
+        name = decorated[index % 20] if index % 60 < 20 else name
+    return f"{name} ({1920 + rng.randint(104)})"
+
+
+def write_movies(path: Path, movie_ids: Ints, rng: np.random.RandomState) -> None:
+    """Writes one line `movieId::title::genres` per id, in ISO-8859-1."""
+    with path.open("w", encoding="iso-8859-1", newline="\n") as file:
+        for index, movie_id in enumerate(movie_ids.tolist()):
+            genres = sorted({GENRES[rng.randint(len(GENRES))] for _ in range(1 + rng.randint(3))})
+            file.write(f"{movie_id}::{title(index, rng)}::{'|'.join(genres)}\n")
+
+
+def ratings_per_user(ratings: int, users: int, most: int, rng: np.random.RandomState) -> Ints:
+    """How many ratings each user gives: long-tailed, between the least and `most`, `ratings` in all."""
+    if not users * min(LEAST_RATINGS_PER_USER, most) <= ratings <= users * most:
+        raise SystemExit(f"generate.py: {users} users cannot give {ratings} ratings of {most} movies at most each")
+    least = min(LEAST_RATINGS_PER_USER, ratings // users, most)
+    weights = np.exp(1.3 * rng.standard_normal(users))
+    counts = np.full(users, least, dtype=np.int64)
+    while (missing := ratings - int(counts.sum())) > 0:
+        open_users = counts < most
+        share = np.where(open_users, weights, 0.0)
+        extra = np.floor(share / share.sum() * missing).astype(np.int64)
+        if not extra.any():
+            extra[np.flatnonzero(open_users)[:missing]] = 1
+        counts = np.minimum(counts + extra, most)
+    return counts
+
+
+def distinct_movies(counts: Ints, rated: int, rng: np.random.RandomState) -> Ints:
+    """For each user in turn so many different popularity ranks, low ones more often than high ones."""
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.arange(counts.sum(), dtype=np.int64) - first
+    size = np.repeat(counts, counts)
+    position = (place + rng.random_sample(len(place))) / size
+    ranks = np.floor(rated * position**2.5).astype(np.int64)
+    # strictly rising within a user, hence distinct: push up what repeats, then back down below the end
+    user_offset = np.repeat(np.arange(len(counts), dtype=np.int64) * (4 * rated), counts)
+    ranks = np.maximum.accumulate(ranks - place + user_offset) - user_offset + place
+    return np.minimum(ranks, rated - size + place)
+
+
+def stars_given(movies: Ints, counts: Ints, quality: Floats, rng: np.random.RandomState) -> Ints:
+    """Indices into STARS: the movie's quality, the user's mood and noise; whole stars twice as often."""
+    mood = np.repeat(0.4 * rng.standard_normal(len(counts)), counts)
+    score = quality[movies] + mood + 0.9 * rng.standard_normal(len(movies))
+    halves = np.round(2 * score)
+    wholes = 2 * np.round(score)
+    return np.clip(np.where(rng.random_sample(len(score)) < 0.5, wholes, halves), 1, 10).astype(np.int64) - 1
+
+
+def timestamps(counts: Ints, rng: np.random.RandomState) -> Ints:
+    """Epoch seconds: each user rates in one sitting, several movies in the same second."""
+    start = np.repeat(rng.randint(EPOCH_START, EPOCH_END, len(counts)), counts).astype(np.int64)
+    return start + np.floor(np.repeat(counts, counts) * 8 * rng.random_sample(len(start))).astype(np.int64)
+
+
+def rating_batches(
+    counts: Ints, movie_ids: Ints, rated: int, rng: np.random.RandomState
+) -> Iterator[pa.RecordBatch]:
+    """Yields the ratings, users in rising order: userId, movieId, stars (an index into STARS), timestamp."""
+    by_popularity = rng.permutation(movie_ids)[:rated]
+    quality = 3.5 + 0.6 * rng.standard_normal(rated)
+    chunks = max(1, int(counts.sum()) // RATINGS_PER_CHUNK)
+    users = np.arange(1, len(counts) + 1)
+    for chunk, user_ids in zip(np.array_split(counts, chunks), np.array_split(users, chunks), strict=True):
+        ranks = distinct_movies(chunk, rated, rng)
+        columns = [
+            np.repeat(user_ids, chunk),
+            by_popularity[ranks],
+            stars_given(ranks, chunk, quality, rng),
+            timestamps(chunk, rng),
+        ]
+        yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=BATCH_SCHEMA)
+
+
+def write_ratings(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
+    """Writes one line `userId::movieId::rating::timestamp` per rating, in the order given."""
+    stars = ", ".join(f"'{star}'" for star in STARS)
+    connection = duckdb.connect()
+    connection.register("batches", pa.RecordBatchReader.from_batches(BATCH_SCHEMA, batches))
+    connection.execute(
+        f"""COPY (SELECT userId, movieId, [{stars}][stars + 1], "timestamp" FROM batches)
+            TO '{str(path).replace("'", "''")}' (FORMAT csv, DELIMITER '::', HEADER false, QUOTE '')"""
+    )
+
+
+def generate(folder: Path, ratings: int, seed: int) -> None:
+    """Writes movies.dat and ratings.dat into the folder, which is made when it is missing."""
+    rng = np.random.RandomState(seed)  # its stream never changes, unlike that of np.random.default_rng
+    movies = movie_count(ratings)
+    rated = round(RATED_SHARE_OF_MOVIES * movies)
+    counts = ratings_per_user(ratings, user_count(ratings), int(MOST_PER_USER_SHARE * rated), rng)
+    ids = np.sort(rng.permutation(np.arange(1, round((1 + ID_GAP_SHARE) * movies) + 1))[:movies])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_movies(folder / "movies.dat", ids, rng)
+    write_ratings(folder / "ratings.dat", rating_batches(counts, ids, rated, rng))
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The command line: where to, how many ratings, and the seed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None, allow_abbrev=False)
+    parser.add_argument("--output_path", type=Path, default=Path(__file__).parent, help="folder to write into")
+    parser.add_argument("--ratings", type=int, default=DEFAULT_RATINGS, help="lines of ratings.dat (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other data (%(default)s)")
+    arguments = parser.parse_args(argv)
+    if arguments.ratings < 1:
+        parser.error("--ratings must be at least 1")
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Generates as the command line says and tells what was written."""
+    arguments = parse_args(argv)
+    started = time.monotonic()
+    generate(arguments.output_path, arguments.ratings, arguments.seed)
+    seconds = time.monotonic() - started
+    print(f"{arguments.ratings:,} ratings in {arguments.output_path} after {seconds:.1f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1184 @@
+#!/usr/bin/env python3
+"""Publishes four Parquet datasets made from MovieLens movies.dat and ratings.dat.
+
+ratings, movies, movies with their highest, lowest and average rating, and each user's top three movies.
+Nothing is read before `output_result`; nothing of an earlier result is touched before the new one is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import reduce
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
+    import pyarrow as pa
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+# --------------------------------------------------------------------------------------------------------------------
+# The contract
+
+__version__ = "0.1.0"
+
+EXIT_DONE = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_BAD_INPUT = 3
+EXIT_BUSY = 4
+EXIT_INTERRUPTED = 130
+
+ENGINES = ("sail", "spark")
+
+# The published columns in their order, as pyspark names their types
+SCHEMAS = {
+    "ratings": "userId INT, movieId INT, rating FLOAT, timestamp BIGINT",
+    "movies": "movieId INT, title STRING, genres STRING",
+    "movies_with_stats": (
+        "movieId INT, title STRING, genres STRING, max_rating FLOAT, min_rating FLOAT, avg_rating DOUBLE"
+    ),
+    "top_movies_per_user": "userId INT, movieId INT, rating FLOAT, timestamp BIGINT, rank INT",
+    "rejects": "dataset STRING, reason STRING, line STRING",
+}
+TOP_RANKS = 3
+
+
+def positive_integer_up_to(limit: int) -> str:
+    """A regular expression for 1..limit in plain digits: no sign, no leading zero, no space.
+
+    Being exact, it spares a second check: what matches can be cast.
+    """
+    digits = str(limit)
+    alternatives = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
+    for place, digit in enumerate(digits):
+        lowest = 1 if place == 0 else 0
+        if int(digit) > lowest:
+            rest = len(digits) - place - 1
+            alternatives.append(f"{digits[:place]}[{lowest}-{int(digit) - 1}][0-9]{{{rest}}}")
+    return f"(?:{'|'.join([*alternatives, digits])})"
+
+
+# What a valid field is. The same text is a valid regular expression of Java (spark) and of Rust (sail);
+# \z and not $, which in Java also matches before a line end.
+ID = positive_integer_up_to(2**31 - 1)
+RATING = r"(?:0\.[5-9][0-9]*|[1-4](?:\.[0-9]+)?|5(?:\.0+)?)"
+TIMESTAMP = f"(?:0|-?{positive_integer_up_to(2**63 - 1)}|-{2**63})"
+VALID_RATING_LINE = rf"^{ID}::{ID}::{RATING}::{TIMESTAMP}\z"
+
+# Why a line is rejected; README.md explains each
+NUL_BYTE = "NUL byte"
+FIELDS_MISSING = "fields missing"
+TOO_MANY_FIELDS = "too many fields"
+NOT_AN_ID = "{} not a positive integer"
+ID_BEYOND_INT = "{} beyond INT"
+RATING_NOT_A_NUMBER = "rating not a number"
+RATING_OUT_OF_RANGE = "rating not in 0.5..5"
+TIMESTAMP_NOT_AN_INTEGER = "timestamp not an integer"
+TIMESTAMP_BEYOND_BIGINT = "timestamp beyond BIGINT"
+TITLE_MISSING = "title missing"
+GENRES_MISSING = "genres missing"
+DUPLICATE_MOVIE = "duplicate movieId"
+
+REJECTS_SHOWN = 10
+CHARACTERS_SHOWN = 120
+
+log = logging.getLogger("movielens_pipeline")
+
+
+class PipelineError(Exception):
+    """An expected failure: one line for the person who reads it, and the exit status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The session
+
+
+def default_engine() -> str:
+    """spark under spark-submit, which sets PYSPARK_GATEWAY_PORT for the script; sail otherwise."""
+    return "spark" if "PYSPARK_GATEWAY_PORT" in os.environ else "sail"
+
+
+def get_spark_session(engine: str) -> SparkSession:
+    """Starts the engine, `sail` or `spark`, and returns a session on it.
+
+    Raises PipelineError when what the engine needs is not installed.
+    """
+    return start_sail() if engine == "sail" else start_spark()
+
+
+def start_sail() -> SparkSession:
+    """Starts Sail inside this process on a free loopback port; its settings are environment variables."""
+    os.environ.setdefault("RUST_LOG", "off")
+    os.environ.setdefault("SAIL_RUNTIME__MEMORY_POOL__TYPE", "fair")
+    os.environ.setdefault("SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE", str(memory_for_sail()))
+    # pyspark.sql.functions makes Connect columns only when this is set, where classic pyspark is installed too
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+    try:
+        from pysail.spark import SparkConnectServer
+        from pyspark.sql.connect.session import SparkSession as ConnectSession
+    except ImportError as error:
+        raise PipelineError(
+            EXIT_FAILURE,
+            f"the sail engine is not installed ({error.name} is missing): "
+            "pip install -r requirements-embedded.txt, or use spark-submit",
+        ) from error
+    server = SparkConnectServer("127.0.0.1", 0)
+    server.start(background=True)
+    _, port = server.listening_address
+    session: SparkSession = ConnectSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()  # type: ignore[assignment]
+    session._sail_server = server  # type: ignore[attr-defined]  # lives as long as the session
+    return session
+
+
+def memory_for_sail() -> int:
+    """Bytes for Sail's operators: a third of what the machine or the container allows; beyond that they spill.
+
+    The rest is for decoding and encoding Parquet, the Python process and the page cache.
+    """
+    allowed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+            allowed = min(allowed, int(text))
+    return allowed // 3
+
+
+def start_spark() -> SparkSession:
+    """Starts Apache Spark, or joins the one that spark-submit started; --conf settings hold."""
+    os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
+    try:
+        from pyspark.errors import PySparkRuntimeError
+        from pyspark.sql import SparkSession as ClassicSession
+
+        builder = ClassicSession.builder.appName("movielens_pipeline")
+    except ImportError as error:
+        raise PipelineError(
+            EXIT_FAILURE, f"the spark engine is not installed ({error}): pip install -r requirements.txt"
+        ) from error
+    try:
+        builder.config("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+        session = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        raise PipelineError(
+            EXIT_FAILURE, f"Spark did not start ({error}): it needs Java 17 or 21 on PATH or in JAVA_HOME"
+        ) from error
+    session.sparkContext.setLogLevel("OFF")  # what fails is raised; the rest is chatter
+    return session
+
+
+def is_sail(spark: SparkSession) -> bool:
+    """Whether the session is one on Sail, which is reached over Spark Connect."""
+    return ".connect." in type(spark).__module__
+
+
+def engine_version(spark: SparkSession) -> str:
+    """The version of the engine behind the session."""
+    if is_sail(spark):
+        import pysail
+
+        return str(pysail.__version__)
+    return str(spark.version)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def load_ratings(spark: SparkSession, input_path: str, *, precise: bool = False) -> DataFrame:
+    """Describes the valid lines of ratings.dat below `input_path`: userId, movieId, rating, timestamp, in no order.
+
+    Types as in SCHEMAS, timestamp in epoch seconds (UTC). Lines that are not valid are left out; `find_rejects`
+    tells which and why. `precise` reads slower and survives any bytes. Raises PipelineError where there is no input.
+    """
+    from pyspark.sql import functions as F
+
+    files = find_input(spark, input_path, "ratings.dat")
+    lines = read_lines(spark, files) if precise else read_lines_fast(spark, files)
+    # One regular expression says what is valid; checks of the pieces would be inlined into each use of them,
+    # three times slower on spark.
+    return lines.filter(F.col("line").rlike(VALID_RATING_LINE)).select(
+        field("line", 1).cast("int").alias("userId"),
+        field("line", 2).cast("int").alias("movieId"),
+        field("line", 3).cast("float").alias("rating"),
+        field("line", 4).cast("bigint").alias("timestamp"),
+    )
+
+
+def load_movies(spark: SparkSession, input_path: str) -> DataFrame:
+    """Describes the valid lines of movies.dat below `input_path`: movieId, title, genres, in no order.
+
+    One row per movieId. Raises PipelineError where there is no input.
+    """
+    from pyspark.sql import functions as F
+
+    return (
+        checked_movie_lines(read_lines(spark, find_input(spark, input_path, "movies.dat")))
+        .filter(F.col("reason").isNull())
+        .select(F.col("movieId").cast("int").alias("movieId"), "title", "genres")
+    )
+
+
+def field(column: str, number: int) -> Column:
+    """The number-th of the fields that `::` separates, counted from 1."""
+    from pyspark.sql import functions as F
+
+    return F.split_part(F.col(column), F.lit("::"), F.lit(number))
+
+
+def checked_movie_lines(lines: DataFrame) -> DataFrame:
+    """Cuts lines of movies.dat: file, line, movieId, title, genres (STRING) and reason, NULL for a valid line.
+
+    The title is all between the first `::` and the last. Of lines with the same movieId the one that sorts first
+    is valid, whatever their order.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    cut = lines.select(
+        "file",
+        "line",
+        field("line", 1).alias("movieId"),
+        F.regexp_extract("line", r"(?s)^.*?::(.*)::.*\z", 1).alias("title"),
+        F.regexp_extract("line", r"(?s)^.*::(.*)\z", 1).alias("genres"),
+    )
+    reason = F.when(F.col("line").rlike(r"\x00"), NUL_BYTE).when(~F.col("line").rlike("(?s)::.*::"), FIELDS_MISSING)
+    reason = (
+        id_reason(reason, F.col("movieId"), "movieId")
+        .when(F.col("title") == "", TITLE_MISSING)
+        .when(F.col("genres") == "", GENRES_MISSING)
+    )
+    same_movie = Window.partitionBy("movieId").orderBy(F.col("reason").asc_nulls_first(), "line")
+    return (
+        cut.withColumn("reason", reason)
+        .withColumn("occurrence", F.row_number().over(same_movie))
+        .select(
+            "file",
+            "line",
+            "movieId",
+            "title",
+            "genres",
+            F.coalesce("reason", F.when(F.col("occurrence") > 1, DUPLICATE_MOVIE)).alias("reason"),
+        )
+    )
+
+
+def rejected_rating_lines(lines: DataFrame) -> DataFrame:
+    """The lines of ratings.dat that are not valid, with the first thing wrong in each: file, line, reason."""
+    from pyspark.sql import functions as F
+
+    rating, timestamp = field("line", 3), field("line", 4)
+    fields = F.size(F.split("line", "::"))
+    reason = (
+        F.when(F.col("line").rlike(r"\x00"), NUL_BYTE)
+        .when(fields < F.lit(4), FIELDS_MISSING)
+        .when(fields > F.lit(4), TOO_MANY_FIELDS)
+    )
+    for number, name in ((1, "userId"), (2, "movieId")):
+        reason = id_reason(reason, field("line", number), name)
+    reason = (
+        reason.when(~rating.rlike(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?\z"), RATING_NOT_A_NUMBER)
+        .when(~rating.rlike(rf"^{RATING}\z"), RATING_OUT_OF_RANGE)
+        .when(~timestamp.rlike(r"^(?:0|-?[1-9][0-9]*)\z"), TIMESTAMP_NOT_AN_INTEGER)
+        .otherwise(TIMESTAMP_BEYOND_BIGINT)
+    )
+    return lines.filter(~F.col("line").rlike(VALID_RATING_LINE)).select("file", "line", reason.alias("reason"))
+
+
+def id_reason(reason: Column, value: Column, name: str) -> Column:
+    """Adds to a chain of reasons what can be wrong with an id."""
+    return reason.when(~value.rlike(r"^[1-9][0-9]*\z"), NOT_AN_ID.format(name)).when(
+        ~value.rlike(rf"^{ID}\z"), ID_BEYOND_INT.format(name)
+    )
+
+
+def find_rejects(spark: SparkSession, input_path: str) -> DataFrame:
+    """Describes the lines that are not valid: file, dataset (`movies` or `ratings`), reason, line; all STRING."""
+    from pyspark.sql import functions as F
+
+    def rejects(dataset: str, lines: DataFrame) -> DataFrame:
+        return lines.select("file", F.lit(dataset).alias("dataset"), "reason", "line")
+
+    movie_lines = checked_movie_lines(read_lines(spark, find_input(spark, input_path, "movies.dat")))
+    rating_lines = read_lines(spark, find_input(spark, input_path, "ratings.dat"))
+    return rejects("movies", movie_lines.filter(F.col("reason").isNotNull())).unionAll(
+        rejects("ratings", rejected_rating_lines(rating_lines))
+    )
+
+
+def find_input(spark: SparkSession, input_path: str, name: str) -> list[Entry]:
+    """The files that make up an input: `name`, or `name.gz` or `name.bz2`; a file or a folder of part files.
+
+    Raises PipelineError, naming what was looked for and what was found there.
+    """
+    folder = absolute(input_path)
+    storage = storage_for(spark, folder)
+    found = {entry.name: entry for entry in storage.list(folder)}
+    names = [f"{name}{suffix}" for suffix in ("", *COMPRESSIONS) if f"{name}{suffix}" in found]
+    wanted = join(folder, name)
+    if not names:
+        raise PipelineError(EXIT_BAD_INPUT, f"{wanted} not found: {what_is_there(folder, sorted(found))}")
+    if len(names) > 1:
+        raise PipelineError(EXIT_BAD_INPUT, f"{wanted} is there more than once, as {', '.join(names)}: keep one")
+    [entry] = (found[present] for present in names)
+    parts = [entry]
+    if entry.is_folder:
+        parts = [part for part in storage.list(entry.path) if not part.name.startswith(("_", "."))]
+        for part in parts:
+            if part.is_folder:
+                raise PipelineError(EXIT_BAD_INPUT, f"{entry.path} should hold part files only, but {part.name} is a folder")
+    if not sum(part.size for part in parts):
+        raise PipelineError(EXIT_BAD_INPUT, f"{entry.path} is empty")
+    return sorted(parts, key=lambda part: part.path)
+
+
+def what_is_there(folder: str, names: list[str]) -> str:
+    """Says what a folder holds instead of what was looked for."""
+    if not names:
+        return f"{folder} does not exist, is a file or is empty"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{folder} holds {', '.join(names[:5])}{more}"
+
+
+def read_lines_fast(spark: SparkSession, files: list[Entry]) -> DataFrame:
+    """The lines of text files that are not empty: line STRING. A byte that is not UTF-8 comes as U+FFFD.
+
+    On Sail a line that holds \\x03 fails the query.
+    """
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
+
+    if not is_sail(spark):
+        lines = spark.read.text([path_to_read(spark, file.path) for file in files])
+        return lines.select(F.col("value").alias("line")).filter(F.col("line") != "")
+    # Sail's CSV reader is three times as fast as its text reader, and alone in taking bytes that are not UTF-8.
+    # A line end as the quote disables quoting, for no field begins with it.
+    by_compression = groupby(sorted(files, key=compression), key=compression)
+    return reduce(
+        DataFrame.unionAll,
+        (
+            spark.read.csv(
+                [path_to_read(spark, file.path) for file in group],
+                schema="line STRING",
+                sep="\x03",
+                quote="\n",
+                encoding="ISO-8859-1",
+            )
+            for _, group in by_compression
+        ),
+    )
+
+
+COMPRESSIONS = (".gz", ".bz2")
+
+
+def compression(file: Entry) -> str:
+    """The suffix that tells how a file is compressed; empty for plain text."""
+    suffix = PurePosixPath(file.path).suffix
+    return suffix if suffix in COMPRESSIONS else ""
+
+
+def read_lines(spark: SparkSession, files: list[Entry]) -> DataFrame:
+    """The lines of text files that are not blank, to the letter: file STRING, line STRING.
+
+    A line that is valid UTF-8 is UTF-8; any other is ISO-8859-1.
+    """
+    from pyspark.sql import functions as F
+
+    if is_sail(spark):
+        paths = spark.createDataFrame([(file.path,) for file in files], "file STRING")
+        return paths.mapInArrow(split_lines, "file STRING, line STRING")
+    text = spark.read.text([path_to_read(spark, file.path) for file in files])
+    raw = F.col("value")  # Spark keeps the bytes as they are
+    line = F.when(F.is_valid_utf8(raw), raw).otherwise(F.decode(raw.cast("binary"), "ISO-8859-1"))
+    lines = text.select(F.col("_metadata.file_path").alias("file"), line.alias("line"))
+    return lines.filter(F.col("line").rlike(r"[^ \t]"))
+
+
+def split_lines(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Maps files (file STRING) to their lines that are not blank (file STRING, line STRING), for mapInArrow."""
+    import fsspec
+    import pyarrow as pa
+
+    for batch in batches:
+        for path in batch.column(0).to_pylist():
+            with fsspec.open(path, "rb", compression="infer") as file:
+                for lines in decoded_chunks(file):
+                    columns = [pa.array([path] * len(lines), pa.string()), pa.array(lines, pa.string())]
+                    yield pa.RecordBatch.from_arrays(columns, ["file", "line"])
+
+
+def decoded_chunks(file: Any) -> Iterator[list[str]]:
+    """Yields the lines of a binary file that are not blank, some megabytes at a time."""
+    rest = file.read(3).removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
+    while chunk := file.read(8 * 2**20):
+        whole, end, tail = chunk.rpartition(b"\n")
+        if end:
+            yield [decoded(line) for line in (rest + whole).splitlines() if line.strip(b" \t")]
+            rest = tail
+        else:
+            rest += tail
+    yield [decoded(line) for line in rest.splitlines() if line.strip(b" \t")]
+
+
+def decoded(line: bytes) -> str:
+    """The line as UTF-8 if it is valid UTF-8, else as ISO-8859-1."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("iso-8859-1")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Transforming
+
+
+def movie_statistics(ratings: DataFrame, movies: DataFrame) -> DataFrame:
+    """Describes movies with max_rating, min_rating and avg_rating, NULL where nobody rated; one row per movie.
+
+    avg_rating is the exact mean, whatever the order of addition: a FLOAT from 0.5 to 5 is a multiple of 2^-24,
+    so a DOUBLE adds up a hundred million of them without rounding.
+    """
+    from pyspark.sql import functions as F
+
+    rating = F.col("rating")
+    statistics = ratings.groupBy("movieId").agg(
+        F.max(rating).alias("max_rating"),
+        F.min(rating).alias("min_rating"),
+        F.avg(rating.cast("double")).alias("avg_rating"),
+    )
+    return movies.join(statistics, on="movieId", how="left").select(
+        "movieId", "title", "genres", "max_rating", "min_rating", "avg_rating"
+    )
+
+
+def top_movies_per_user(ratings: DataFrame) -> DataFrame:
+    """Describes each user's three best ratings: userId, movieId, rating, timestamp, rank (1..3).
+
+    Best is the highest rating, of those the newest, of those the lowest movieId: a total order, so any two runs
+    agree. Each line of ratings.dat counts; a movie that a user rated twice may stand there twice.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    best_first = Window.partitionBy("userId").orderBy(
+        F.col("rating").desc(), F.col("timestamp").desc(), F.col("movieId").asc()
+    )
+    return (
+        ratings.withColumn("rank", F.row_number().over(best_first))
+        .filter(F.col("rank") <= TOP_RANKS)
+        .select("userId", "movieId", "rating", "timestamp", "rank")
+    )
+
+
+def parsed_once(ratings: DataFrame, staged_ratings: str) -> DataFrame:
+    """The ratings for all that is derived from them, so that the text is parsed once and not for each dataset.
+
+    Spark keeps what it parsed first; Sail, which cannot, reads it back from the Parquet that `output_result`
+    writes first.
+    """
+    spark = ratings.sparkSession
+    if is_sail(spark):
+        return spark.read.schema(SCHEMAS["ratings"]).parquet(path_to_read(spark, staged_ratings))
+    return ratings.persist()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def output_result(
+    ratings_df: DataFrame,
+    movies_df: DataFrame,
+    movies_with_stats_df: DataFrame,
+    top_movies_per_user_df: DataFrame,
+    output_base_path: str,
+) -> dict[str, int]:
+    """Computes the four datasets and writes each into its folder below the path; replaces what is there.
+
+    This is where the work is done: everything before only describes it. Returns the rows of each dataset, as read
+    back from what was written.
+    """
+    frames = {
+        "ratings": ratings_df,  # first: on Sail the others may be derived from it
+        "movies": movies_df,
+        "movies_with_stats": movies_with_stats_df,
+        "top_movies_per_user": top_movies_per_user_df,
+    }
+    return {name: write_dataset(frame, absolute(output_base_path), name) for name, frame in frames.items()}
+
+
+def write_dataset(frame: DataFrame, folder: str, name: str) -> int:
+    """Writes one dataset below the folder and returns how many rows its Parquet footers count."""
+    spark, path = frame.sparkSession, join(folder, name)
+    with phase(name, timer=is_sail(spark)) as done:  # spark shows its own progress
+        frame.write.mode("overwrite").parquet(path_to_write(spark, path))
+        rows = read_dataset(spark, path, name).count()
+        done(f"{rows:,} rows")
+    return rows
+
+
+def read_dataset(spark: SparkSession, path: str, name: str) -> DataFrame:
+    """One of the datasets as it was written."""
+    return spark.read.schema(SCHEMAS[name]).parquet(path_to_read(spark, path))
+
+
+@contextmanager
+def phase(name: str, *, timer: bool) -> Iterator[Callable[[str], None]]:
+    """Logs what was done and the seconds it took; with `timer`, a terminal shows that it is under way."""
+    started = time.monotonic()
+    results: list[str] = []
+    finished = threading.Event()
+
+    def tick() -> None:
+        while not finished.wait(0.5):
+            sys.stderr.write(f"\r{name}: {time.monotonic() - started:.0f} s ")
+            sys.stderr.flush()
+        sys.stderr.write("\r\x1b[K")
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    if timer and sys.stderr.isatty():
+        ticker.start()
+    try:
+        yield results.append
+    finally:
+        finished.set()
+        if ticker.is_alive():
+            ticker.join()
+    log.info("%s: %s in %.1f s", name, ", ".join(results), time.monotonic() - started)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Storage: paths, and five operations on disk, HDFS and S3
+
+
+def absolute(path: str) -> str:
+    """A local path as an absolute one, without `file:`; an address of a store without a slash at the end."""
+    scheme, separator, _ = path.partition("://")
+    if separator and scheme != "file":
+        return path.rstrip("/")
+    if path.startswith("file:"):
+        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def join(folder: str, *names: str) -> str:
+    """The path of something below a folder."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def path_to_write(spark: SparkSession, path: str) -> str:
+    """The path as the engine takes it, to the letter and on the local disk where no store is named."""
+    if not path.startswith("/"):
+        return path
+    return Path(path).as_uri() if is_sail(spark) else f"file://{path}"
+
+
+def path_to_read(spark: SparkSession, path: str) -> str:
+    """As `path_to_write`, for reading, where spark takes wildcards unless they are escaped."""
+    path = path_to_write(spark, path)
+    return path if is_sail(spark) else re.sub(r"([\\*?\[\]{}])", r"\\\1", path)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder: its size in bytes, and when it was last changed, in seconds or another unit of the store."""
+
+    path: str
+    size: int
+    modified: float
+    is_folder: bool
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+class Storage(Protocol):
+    """What publishing needs of a file system or an object store. Each operation can be repeated."""
+
+    def list(self, folder: str) -> list[Entry]:
+        """What is directly in the folder; nothing when it is missing or a file."""
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file; None when it is missing."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes a file unless there is one; tells whether it did. Of several at once one succeeds."""
+
+    def move(self, source: str, target: str) -> None:
+        """Moves a file, replacing the target. A source that is missing was moved before."""
+
+    def delete(self, path: str) -> None:
+        """Deletes a file or a folder with all in it; nothing when it is missing."""
+
+
+def storage_for(spark: SparkSession, path: str) -> Storage:
+    """The storage that holds the path, reached by the means of the session's engine."""
+    return FsspecStorage(path) if is_sail(spark) else HadoopStorage(spark, path)
+
+
+class FsspecStorage:
+    """Storage through fsspec, for the embedded engine."""
+
+    def __init__(self, path: str) -> None:
+        import fsspec
+
+        self.fs = fsspec.filesystem(fsspec.core.split_protocol(path)[0] or "file", use_listings_cache=False)
+
+    def list(self, folder: str) -> list[Entry]:
+        try:
+            found = self.fs.ls(folder, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [
+            Entry(join(folder, name), info["size"] or 0, info.get("mtime", 0.0), info["type"] == "directory")
+            for info in found
+            if (name := info["name"].rstrip("/").rpartition("/")[2]) and info["name"].rstrip("/") != folder
+        ]
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self.fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def create(self, path: str, content: bytes) -> bool:
+        return create_local_file(path, content)
+
+    def move(self, source: str, target: str) -> None:
+        if not self.fs.exists(source):
+            return
+        self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self.fs.mv(source, target)
+
+    def delete(self, path: str) -> None:
+        if self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
+
+
+def create_local_file(path: str, content: bytes) -> bool:
+    """Creates a file on disk exclusively, by the operating system's own means."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+class HadoopStorage:
+    """Storage through Hadoop's FileSystem, for spark: what the session reads and writes, this does too."""
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        self.jvm = spark._jvm
+        self.is_local = path.startswith("/")
+        configuration = spark._jsc.hadoopConfiguration()
+        self.fs = self.path(path).getFileSystem(configuration)
+        if self.is_local:
+            self.fs = self.fs.getRaw()  # without the checksum file that would follow each file
+
+    def path(self, path: str) -> Any:
+        """Hadoop's Path of a path of ours."""
+        return self.jvm.org.apache.hadoop.fs.Path(f"file://{path}" if self.is_local else path)
+
+    def list(self, folder: str) -> list[Entry]:
+        path = self.path(folder)
+        if not (self.fs.exists(path) and self.fs.getFileStatus(path).isDirectory()):
+            return []
+        return [
+            Entry(
+                join(folder, status.getPath().getName()),
+                status.getLen(),
+                status.getModificationTime(),
+                status.isDirectory(),
+            )
+            for status in self.fs.listStatus(path)
+        ]
+
+    def read(self, path: str) -> bytes | None:
+        if not self.fs.exists(self.path(path)):
+            return None
+        stream = self.fs.open(self.path(path))
+        try:
+            return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+        finally:
+            stream.close()
+
+    def create(self, path: str, content: bytes) -> bool:
+        if self.is_local:  # Hadoop looks first and creates then, so two could succeed
+            return create_local_file(path, content)
+        from py4j.protocol import Py4JJavaError
+
+        try:
+            stream = self.fs.create(self.path(path), False)
+        except Py4JJavaError as error:
+            if "FileAlreadyExistsException" in str(error.java_exception.getClass().getName()):
+                return False
+            raise
+        try:
+            stream.write(content)
+        finally:
+            stream.close()
+        return True
+
+    def move(self, source: str, target: str) -> None:
+        if not self.fs.exists(self.path(source)):
+            return
+        self.fs.mkdirs(self.path(target.rpartition("/")[0]))
+        if not self.fs.rename(self.path(source), self.path(target)):
+            raise PipelineError(EXIT_FAILURE, f"could not move {source} to {target}")
+
+    def delete(self, path: str) -> None:
+        self.fs.delete(self.path(path), True)
+
+
+def files_below(storage: Storage, folder: str) -> list[Entry]:
+    """All files in a folder and its folders, in no order."""
+    files = []
+    for entry in storage.list(folder):
+        files += files_below(storage, entry.path) if entry.is_folder else [entry]
+    return files
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Publishing
+#
+# A run writes below <output>/_staging/<run_id>. When all of it is there, <output>/_publishing.json, created
+# exclusively, becomes journal and lock: whoever holds it, or finds it left behind, moves the files into place with
+# `finish`, which can be repeated from any point. The last step renames it to <output>/_manifest.json. A reader who
+# goes by the manifest therefore sees all of one result or waits.
+
+STAGING = "_staging"
+JOURNAL = "_publishing.json"
+MANIFEST = "_manifest.json"
+MANIFEST_SCHEMA_VERSION = 1
+
+STALE_JOURNAL = timedelta(minutes=5)
+STALE_STAGING = timedelta(days=1)
+WAIT_FOR_OTHER_SECONDS = 60.0
+UNREADABLE_JOURNAL_SECONDS = 5.0
+
+Manifest = dict[str, Any]
+
+
+def new_run_id() -> str:
+    """`<start, UTC>-<host>-<process>-<token>`: unique, sorts by time, and tells who runs."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{host_name()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def host_name() -> str:
+    """Where process ids mean the same: the host, and the container on it."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return f"{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())}.{namespace}"
+
+
+def is_abandoned(run_id: str, own_run_id: str, since: datetime, patience: timedelta) -> bool:
+    """Whether a run is over: its process is gone from this host, or, elsewhere, nothing was heard for too long."""
+    try:
+        _, rest = run_id.split("-", 1)
+        host, process, _ = rest.rsplit("-", 2)
+        pid = int(process)
+    except ValueError:  # not an id of ours
+        return False
+    if host == host_name():
+        return run_id != own_run_id and (pid == os.getpid() or not process_exists(pid))
+    return datetime.now(timezone.utc) - since > patience
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of this host is alive."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def utc(text: str) -> datetime:
+    """A time as the manifest has it."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+
+
+def utc_now() -> str:
+    """The time as the manifest has it."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def read_manifest(storage: Storage, path: str) -> Manifest | None:
+    """A manifest or journal; None when there is none, empty when it is half written."""
+    content = storage.read(path)
+    if content is None:
+        return None
+    try:
+        manifest: Manifest = json.loads(content)
+    except ValueError:
+        return {}
+    return manifest
+
+
+def holds_journal(storage: Storage, output: str, run_id: str) -> bool:
+    """Whether the journal is that of the run."""
+    return (read_manifest(storage, join(output, JOURNAL)) or {}).get("run_id") == run_id
+
+
+def publish(storage: Storage, output: str, manifest: Manifest) -> None:
+    """Makes what was staged the result at the output path.
+
+    Raises PipelineError when another run is publishing there for longer than a minute.
+    """
+    claim(storage, output, manifest)
+    finish(storage, output, manifest)
+
+
+def claim(storage: Storage, output: str, manifest: Manifest) -> None:
+    """Creates the journal; first finishes an abandoned publishing, or waits for one that goes on."""
+    content = json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
+    started = time.monotonic()
+    unreadable_since: float | None = None
+    while not storage.create(join(output, JOURNAL), content):
+        if holds_journal(storage, output, manifest["run_id"]):  # created all the same, and the answer was lost
+            return
+        other = recover(storage, output, manifest["run_id"])
+        if other is None:
+            continue
+        now = time.monotonic()
+        unreadable_since = None if other else unreadable_since or now
+        if unreadable_since and now - unreadable_since > UNREADABLE_JOURNAL_SECONDS:
+            # Killed while it wrote the journal, so before it changed anything.
+            storage.delete(join(output, JOURNAL))
+        elif now - started > WAIT_FOR_OTHER_SECONDS:
+            raise PipelineError(EXIT_BUSY, f"{output} is being published by another run ({other.get('run_id')}); try again later")
+        time.sleep(0.2)
+
+
+def recover(storage: Storage, output: str, own_run_id: str) -> Manifest | None:
+    """Finishes a publishing that was abandoned; returns the journal of one that goes on, if there is one."""
+    journal = read_manifest(storage, join(output, JOURNAL))
+    if not journal or not is_abandoned(journal["run_id"], own_run_id, utc(journal["finished"]), STALE_JOURNAL):
+        return journal
+    try:
+        finish(storage, output, journal)
+    except LostStagingError as error:
+        log.warning("%s", error)
+    else:
+        log.info("finished the publishing that run %s left behind", journal["run_id"])
+    return None
+
+
+class LostStagingError(PipelineError):
+    """Files that a journal lists are nowhere to be found."""
+
+
+def finish(storage: Storage, output: str, manifest: Manifest) -> None:
+    """Moves the files that the manifest lists into place, and away with all others; can be repeated from any point.
+
+    Raises LostStagingError, with the earlier result as it was, when listed files are gone.
+    """
+    run_id, datasets = manifest["run_id"], manifest["datasets"]
+    staging = join(output, STAGING, run_id)
+    published = {name: files_below(storage, join(output, name)) for name in SCHEMAS}
+    listed = [file for dataset in datasets.values() for file in dataset["files"]]
+    staged = {entry.path for name in datasets for entry in files_below(storage, join(staging, name))}
+    in_place = {entry.path for entries in published.values() for entry in entries}
+    # Asked again after the listing: while the journal stands no other run publishes, so no file of another is in it.
+    if not holds_journal(storage, output, run_id):
+        return
+    lost = [file for file in listed if join(staging, file) not in staged and join(output, file) not in in_place]
+    if lost:
+        storage.delete(join(output, JOURNAL))
+        raise LostStagingError(EXIT_FAILURE, f"{join(staging, lost[0])} is gone; run {run_id} was not published")
+    storage.delete(join(output, MANIFEST))
+    for path in sorted(in_place - {join(output, file) for file in listed}):
+        storage.delete(path)
+    for name in SCHEMAS.keys() - datasets.keys():
+        storage.delete(join(output, name))
+    for file in listed:
+        storage.move(join(staging, file), join(output, file))
+    if holds_journal(storage, output, run_id):
+        storage.move(join(output, JOURNAL), join(output, MANIFEST))
+    storage.delete(staging)
+
+
+def sweep(storage: Storage, output: str, own_run_id: str) -> None:
+    """Deletes what runs that are over left below the staging folder."""
+    for entry in storage.list(join(output, STAGING)):
+        try:
+            started = datetime.strptime(entry.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        except ValueError:  # not a run of ours
+            continue
+        if is_abandoned(entry.name, own_run_id, started, STALE_STAGING):
+            storage.delete(entry.path)
+
+
+def refuse_foreign_files(storage: Storage, output: str) -> None:
+    """Raises PipelineError when a folder that publishing would clear holds anything but Parquet datasets."""
+    for entry in storage.list(output):
+        if entry.name not in SCHEMAS:
+            continue
+        files = files_below(storage, entry.path) if entry.is_folder else [entry]
+        for file in files:
+            if not file.name.endswith(".parquet") and not file.name.startswith(("_", ".")):
+                raise PipelineError(
+                    EXIT_USAGE, f"{file.path} is not of this job, and publishing would delete it: choose another --output_path"
+                )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The run
+
+
+def run(spark: SparkSession, arguments: argparse.Namespace) -> None:
+    """Makes and publishes the datasets as the command line says. Raises PipelineError."""
+    run_id, started = new_run_id(), time.monotonic()
+    input_path, output = arguments.input_path, arguments.output_path
+    storage = storage_for(spark, output)
+    manifest: Manifest = {
+        "schema_version": MANIFEST_SCHEMA_VERSION,
+        "run_id": run_id,
+        "job_version": __version__,
+        "engine": {"name": arguments.engine, "version": engine_version(spark)},
+        "started": utc_now(),
+    }
+    inputs = find_input(spark, input_path, "movies.dat") + find_input(spark, input_path, "ratings.dat")
+    refuse_foreign_files(storage, output)
+    recover(storage, output, run_id)
+    sweep(storage, output, run_id)
+    staging = join(output, STAGING, run_id)
+    try:
+        rows = make_datasets(spark, input_path, staging, arguments.max_rejects)
+        if find_input(spark, input_path, "movies.dat") + find_input(spark, input_path, "ratings.dat") != inputs:
+            raise PipelineError(EXIT_BAD_INPUT, f"{input_path} changed while it was read; nothing was published")
+        manifest["finished"] = utc_now()
+        manifest["input_files"] = [{"path": file.path, "bytes": file.size} for file in inputs]
+        manifest["rejects"] = rows.get("rejects", 0)
+        manifest["datasets"] = {
+            name: describe_dataset(spark, storage, staging, name, count) for name, count in rows.items()
+        }
+        with phase("publishing", timer=False) as done:
+            publish(storage, output, manifest)
+            done("complete")
+    except BaseException:
+        discard(storage, output, run_id)
+        raise
+    total = sum(dataset["bytes"] for dataset in manifest["datasets"].values())
+    log.info(
+        "%d datasets in %s (%.1f MB, %s), %.1f s in all",
+        len(rows), output, total / 1e6, count_of(rows.get("rejects", 0), "reject"), time.monotonic() - started,
+    )  # fmt: skip
+
+
+def make_datasets(spark: SparkSession, input_path: str, staging: str, max_rejects: int) -> dict[str, int]:
+    """Writes all datasets below the staging folder and proves that no line was lost; returns their rows."""
+    try:
+        rows = describe_and_write(spark, input_path, staging, precise=False)
+        lines = count_lines(spark, input_path, precise=False)
+    except Exception as error:
+        if not (is_sail(spark) and "incorrect number of fields" in str(error)):
+            raise
+        rows = describe_and_write(spark, input_path, staging, precise=True)
+        lines = count_lines(spark, input_path, precise=True)
+    if lines != {name: rows[name] for name in lines}:
+        lines = count_lines(spark, input_path, precise=True)
+        rejects = write_rejects(spark, input_path, staging, max_rejects)
+        for name, count in lines.items():
+            if count != rows[name] + rejects.get(name, 0):
+                raise PipelineError(
+                    EXIT_FAILURE,
+                    f"{name}.dat has {count:,} lines, but {rows[name]:,} rows and {rejects.get(name, 0):,} rejects "
+                    "came of them; nothing was published",
+                )
+        if rejects:
+            rows["rejects"] = sum(rejects.values())
+    for name in lines:
+        if not rows[name]:
+            raise PipelineError(EXIT_BAD_INPUT, f"{join(input_path, name)}.dat has no valid line; nothing was published")
+    if rows["movies_with_stats"] != rows["movies"]:
+        raise PipelineError(
+            EXIT_FAILURE,
+            f"movies_with_stats has {rows['movies_with_stats']:,} rows, movies {rows['movies']:,}; nothing was published",
+        )
+    return rows
+
+
+def describe_and_write(spark: SparkSession, input_path: str, staging: str, *, precise: bool) -> dict[str, int]:
+    """Describes the four datasets, then has them written: the job in short."""
+    ratings = load_ratings(spark, input_path, precise=precise)
+    movies = load_movies(spark, input_path)
+    parsed = parsed_once(ratings, join(staging, "ratings"))
+    movies_with_stats = movie_statistics(parsed, movies)
+    top_movies = top_movies_per_user(parsed)
+    return output_result(ratings, movies, movies_with_stats, top_movies, staging)
+
+
+def count_lines(spark: SparkSession, input_path: str, *, precise: bool) -> dict[str, int]:
+    """The lines of ratings.dat and movies.dat that are not blank; without `precise` blank ones may count."""
+    read = read_lines if precise else read_lines_fast
+    return {name: read(spark, find_input(spark, input_path, f"{name}.dat")).count() for name in ("ratings", "movies")}
+
+
+def write_rejects(spark: SparkSession, input_path: str, staging: str, max_rejects: int) -> dict[str, int]:
+    """Stages the rejects, shows the first, and returns how many each dataset has.
+
+    Raises PipelineError when there are more than allowed.
+    """
+    from pyspark.sql import functions as F
+
+    found_path = path_to_write(spark, join(staging, "_found"))
+    find_rejects(spark, input_path).write.mode("overwrite").parquet(found_path)
+    found = spark.read.schema("file STRING, dataset STRING, reason STRING, line STRING").parquet(
+        path_to_read(spark, join(staging, "_found"))
+    )
+    reasons = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason").collect()
+    counts: dict[str, int] = {}
+    for row in reasons:
+        counts[row["dataset"]] = counts.get(row["dataset"], 0) + row["lines"]
+        log.warning("%s.dat: %s: %s", row["dataset"], row["reason"], count_of(row["lines"], "line"))
+    shown = found.withColumn("line", F.substring("line", 1, CHARACTERS_SHOWN + 1))
+    for row in shown.orderBy("file", "reason", "line").limit(REJECTS_SHOWN).collect():
+        log.warning("%s: %s: %s", absolute(row["file"]), row["reason"], shortened(row["line"]))
+    total = sum(counts.values())
+    if total > max_rejects:
+        raise PipelineError(
+            EXIT_BAD_INPUT,
+            f"{count_of(total, 'line')} not valid, more than --max_rejects {max_rejects} allows; nothing was published",
+        )
+    if total:
+        write_dataset(found.select("dataset", "reason", "line"), staging, "rejects")
+    return counts
+
+
+def shortened(line: str) -> str:
+    """A line for the terminal: control characters escaped, cut where it gets long."""
+    return repr(line[:CHARACTERS_SHOWN]) + ("..." if len(line) > CHARACTERS_SHOWN else "")
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def describe_dataset(spark: SparkSession, storage: Storage, staging: str, name: str, rows: int) -> dict[str, Any]:
+    """What the manifest says of a staged dataset: rows, bytes, columns with types, files."""
+    files = sorted(
+        (file for file in storage.list(join(staging, name)) if not file.name.startswith(("_", "."))),
+        key=lambda file: file.name,
+    )
+    columns = spark.read.parquet(path_to_read(spark, join(staging, name))).schema
+    return {
+        "rows": rows,
+        "bytes": sum(file.size for file in files),
+        "columns": [{"name": column.name, "type": column.dataType.simpleString()} for column in columns],
+        "files": [join(name, file.name) for file in files],
+    }
+
+
+def discard(storage: Storage, output: str, run_id: str) -> None:
+    """Deletes what a failed run staged, unless it is being published. The next run deletes what this cannot."""
+    try:
+        journal = read_manifest(storage, join(output, JOURNAL))
+        if journal is None or journal.get("run_id", run_id) != run_id:
+            storage.delete(join(output, STAGING, run_id))
+    except Exception as error:  # the failure that led here is the one to report
+        log.debug("could not delete what was staged: %s", error)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The command line: input_path and output_path (made absolute), engine, max_rejects. Exits 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="movielens_pipeline",
+        description="Publishes four Parquet datasets made from MovieLens movies.dat and ratings.dat.",
+        epilog="Exit status: 0 done, 1 unexpected failure, 2 usage, 3 bad input, 4 the output is being published by "
+        "another run, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--input_path",
+        "--input-path",
+        required=True,
+        metavar="PATH",
+        help="where movies.dat and ratings.dat are: a folder, file://, hdfs:// (spark), s3:// or s3a://",
+    )
+    parser.add_argument(
+        "--output_path", "--output-path", required=True, metavar="PATH", help="where to publish; the same kinds of path"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=default_engine(),
+        help="sail runs in this process; spark is Apache Spark (default: spark under spark-submit, otherwise sail)",
+    )
+    parser.add_argument(
+        "--max_rejects",
+        "--max-rejects",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let up to N lines that are not valid pass, into the dataset rejects (default: %(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    arguments = parser.parse_args(argv)
+    if arguments.max_rejects < 0:
+        parser.error("--max_rejects must not be negative")
+    for option in ("input_path", "output_path"):
+        path = getattr(arguments, option)
+        scheme = path.partition("://")[0] if "://" in path else "file"
+        allowed = ("file", "s3", "s3a", "hdfs") if arguments.engine == "spark" else ("file", "s3", "s3a")
+        if not path or scheme not in allowed:
+            parser.error(f"--{option} {path!r}: the {arguments.engine} engine takes a folder or {', '.join(allowed)}://")
+        setattr(arguments, option, absolute(path))
+    if arguments.output_path in ("/", absolute("~"), arguments.input_path):
+        parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Runs the job as the command line says and returns the exit status; messages go to standard error."""
+    arguments = parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    log.setLevel(logging.INFO)
+    other = "Apache Spark: --engine spark, or spark-submit" if arguments.engine == "sail" else "in process, no Java: --engine sail"
+    try:
+        spark = get_spark_session(arguments.engine)
+        log.info("engine: %s %s (the other: %s)", arguments.engine, engine_version(spark), other)
+        run(spark, arguments)
+    except PipelineError as error:
+        log.error("movielens_pipeline: error: %s", error)
+        return error.status
+    except KeyboardInterrupt:
+        log.error("movielens_pipeline: interrupted")
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
