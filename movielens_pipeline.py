@@ -166,23 +166,23 @@ def start_spark() -> SparkSession:
     """Starts Apache Spark, or joins the one that spark-submit started; --conf settings hold."""
     os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
     try:
+        from pyspark import SparkConf
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession as ClassicSession
-
-        builder = ClassicSession.builder.appName("movielens_pipeline")
     except ImportError as error:
         raise PipelineError(
             EXIT_FAILURE, f"the spark engine is not installed ({error}): pip install -r requirements.txt"
         ) from error
     try:
-        builder.config("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
-        session = builder.getOrCreate()
+        settings = SparkConf()
+        settings.setIfMissing("spark.app.name", "movielens_pipeline")
+        settings.setIfMissing("spark.log.level", "OFF")  # what fails is raised; the rest is chatter
+        settings.setIfMissing("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+        return ClassicSession.builder.config(conf=settings).getOrCreate()
     except PySparkRuntimeError as error:
         raise PipelineError(
             EXIT_FAILURE, f"Spark did not start ({error}): it needs Java 17 or 21 on PATH or in JAVA_HOME"
         ) from error
-    session.sparkContext.setLogLevel("OFF")  # what fails is raised; the rest is chatter
-    return session
 
 
 def is_sail(spark: SparkSession) -> bool:

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Usage: exec_local_compute_local_storage.sh [--engine sail|spark] [--input_path PATH] [--output_path PATH] [...]
+# Summary: Runs the job on this machine, from a folder to a folder.
+#
+# Without arguments it reads the bundled dataset/ and publishes to output/, beside this script. All arguments go
+# to the job; those given here come first, so yours override them. The first start makes a Python environment
+# beside this script: .venv for the sail engine, .venv-spark for Apache Spark, which needs Java 17 or 21.
+#
+# Environment:
+#   JAVA_HOME             the Java for --engine spark (default: the java on PATH)
+#   SPARK_CONF_DIR        Spark's configuration (default: scripts/spark-conf, quiet and without web server)
+#   SPARK_DRIVER_MEMORY   memory for --engine spark (default: Spark's, 1g)
+#
+# Exit status: the job's; 1 when its environment cannot be made.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  if wants_help "$@"; then
+    print_help "${BASH_SOURCE[0]}"
+    return
+  fi
+  local job=("$root/movielens_pipeline.py" --input_path "$root/dataset" --output_path "$root/output" "$@")
+  if [[ $(engine_of "$@") == spark ]]; then
+    require_java
+    make_environment "$root/.venv-spark" "$root/requirements.txt"
+    export PATH="$root/.venv-spark/bin:$PATH" PYSPARK_PYTHON="$root/.venv-spark/bin/python"
+    export SPARK_CONF_DIR="${SPARK_CONF_DIR:-$root/scripts/spark-conf}"
+    exec spark-submit "${job[@]}"
+  fi
+  make_environment "$root/.venv" "$root/requirements-embedded.txt"
+  exec "$root/.venv/bin/python" "${job[@]}"
+}
+
+main "$@"

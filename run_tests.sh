@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Usage: run_tests.sh [PYTEST ARGUMENT...]
+# Summary: Makes the test environment (.venv-spark, from requirements.txt) and runs `pytest tests/` in it.
+#
+# The spark half of the tests needs Java 17 or 21. As root on Debian or Ubuntu it is installed when it is missing;
+# elsewhere one line says what to install.
+#
+# Environment:
+#   JAVA_HOME        the Java to test with (default: the java on PATH)
+#   MOVIELENS_DATA   a folder with the real releases ml-1m and ml-latest-small; their tests are skipped without
+#
+# Exit status: pytest's; 1 when the environment cannot be made.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  if wants_help "$@"; then
+    print_help "${BASH_SOURCE[0]}"
+    return
+  fi
+  install_java
+  require_java
+  make_environment "$root/.venv-spark" "$root/requirements.txt"
+  cd "$root"
+  PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest tests/ "$@"
+}
+
+# install_java: installs Java where that can be done without asking.
+install_java() {
+  local version
+  version=$(java_version)
+  if ((${version:-0} < LEAST_JAVA && EUID == 0)) && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      "openjdk-$LEAST_JAVA-jre-headless" >/dev/null
+  fi
+}
+
+main "$@"
