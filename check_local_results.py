@@ -126,9 +126,10 @@ def derive(connection: duckdb.DuckDBPyConnection, input_path: Path, scratch: Pat
     connection.execute("INSERT INTO expected_movies SELECT unnest(?), unnest(?), unnest(?)", columns)
 
     files = [str(file) for file in plain_files(input_files(input_path, "ratings.dat"), scratch)]
+    # one column a line: a delimiter that no file holds
     connection.execute(
         f"""CREATE VIEW rating_lines AS SELECT line FROM read_csv({sql_list(files)}, columns = {{'line': 'VARCHAR'}},
-           delim = '\x03', quote = '', escape = '', header = false, auto_detect = false, encoding = 'latin-1',
+           delim = '\x01\x02\x03\x04', quote = '', escape = '', header = false, auto_detect = false, encoding = 'latin-1',
            strict_mode = false, max_line_size = 100000000) WHERE trim(line, ' \t') <> ''"""
     )
     connection.execute(RATINGS_FROM_LINES)

@@ -532,13 +532,18 @@ def write_dataset(frame: DataFrame, folder: str, name: str) -> int:
     with phase(name, timer=is_sail(spark)) as done:  # spark shows its own progress
         frame.write.mode("overwrite").parquet(path_to_write(spark, path))
         rows = read_dataset(spark, path, name).count()
-        done(f"{rows:,} rows")
+        done(count_of(rows, "row"))
     return rows
 
 
 def read_dataset(spark: SparkSession, path: str, name: str) -> DataFrame:
     """One of the datasets as it was written."""
     return spark.read.schema(SCHEMAS[name]).parquet(path_to_read(spark, path))
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @contextmanager
@@ -1078,11 +1083,6 @@ def shortened(line: str) -> str:
     return repr(line[:CHARACTERS_SHOWN]) + ("..." if len(line) > CHARACTERS_SHOWN else "")
 
 
-def count_of(number: int, noun: str) -> str:
-    """`1 line`, `2,000 lines`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def describe_dataset(spark: SparkSession, storage: Storage, staging: str, name: str, rows: int) -> dict[str, Any]:
     """What the manifest says of a staged dataset: rows, bytes, columns with types, files."""
     files = sorted(
@@ -1164,8 +1164,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Runs the job as the command line says and returns the exit status; messages go to standard error."""
     arguments = parse_args(argv)
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    log.handlers = [logging.StreamHandler(sys.stderr)]
     log.setLevel(logging.INFO)
+    log.propagate = False
     other = "Apache Spark: --engine spark, or spark-submit" if arguments.engine == "sail" else "in process, no Java: --engine sail"
     try:
         spark = get_spark_session(arguments.engine)

@@ -1,0 +1,221 @@
+"""Fixtures for all tests: one session per engine, small inputs, the job as a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import check_local_results  # noqa: E402  # found through the line above
+import movielens_pipeline as job  # noqa: E402
+
+REAL_DATA = Path(os.environ.get("MOVIELENS_DATA", ROOT.parent / "shared" / "data"))
+
+# A few ratings with ties, an unrated movie and a rating of an unknown movie
+RATINGS = [
+    (1, 10, 5.0, 100),
+    (1, 11, 5.0, 100),
+    (1, 12, 5.0, 101),
+    (1, 13, 4.5, 999),
+    (2, 10, 0.5, 50),
+    (2, 99, 3.0, 51),
+]
+MOVIES = [
+    (10, "First (2001)", "Drama"),
+    (11, "Second:: Two (2002)", "Comedy|Drama"),
+    (12, '"Third" (2003)', "War"),
+    (13, "Café: Noir (1954)", "Film-Noir"),
+    (14, "Unrated (2010)", "Western"),
+]
+
+
+def rating_lines(rows: list[tuple[int, int, float, int]]) -> bytes:
+    return b"".join(f"{user}::{movie}::{rating:g}::{time}\n".encode() for user, movie, rating, time in rows)
+
+
+def movie_lines(rows: list[tuple[int, str, str]], encoding: str = "utf-8") -> bytes:
+    return b"".join(f"{movie}::{title}::{genres}\n".encode(encoding) for movie, title, genres in rows)
+
+
+def write_input(folder: Path, ratings: bytes = rating_lines(RATINGS), movies: bytes = movie_lines(MOVIES)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ratings.dat").write_bytes(ratings)
+    (folder / "movies.dat").write_bytes(movies)
+    return folder
+
+
+@pytest.fixture
+def input_path(tmp_path: Path) -> Path:
+    return write_input(tmp_path / "input")
+
+
+@pytest.fixture
+def output_path(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Engines. Columns belong to Connect or to classic Spark, and one variable of the process tells which functions make;
+# the fixtures set it for each test, as a process of its own has it.
+
+
+@pytest.fixture(scope="session")
+def sessions() -> Iterator[Callable[[str], Any]]:
+    started: dict[str, Any] = {}
+
+    def session(engine: str) -> Any:
+        if engine not in started:
+            started[engine] = job.get_spark_session(engine)
+        return started[engine]
+
+    with pytest.MonkeyPatch.context() as patch:
+        # for the suite's one Spark; the job itself sets none of these
+        patch.setenv(
+            "PYSPARK_SUBMIT_ARGS",
+            "--master local[2] --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=2 "
+            "--conf spark.default.parallelism=2 pyspark-shell",
+        )
+        patch.setenv("SPARK_CONF_DIR", str(ROOT / "scripts" / "spark-conf"))
+        yield session
+    for started_session in started.values():
+        started_session.stop()
+
+
+@pytest.fixture
+def use_engine(sessions: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Makes an engine the current one and returns its session."""
+
+    def use(engine: str) -> Any:
+        session = sessions(engine)
+        if engine == "sail":
+            monkeypatch.setenv("SPARK_CONNECT_MODE_ENABLED", "1")
+        else:
+            monkeypatch.delenv("SPARK_CONNECT_MODE_ENABLED", raising=False)
+        return session
+
+    return use
+
+
+@pytest.fixture(params=job.ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def spark(engine: str, use_engine: Callable[[str], Any]) -> Any:
+    return use_engine(engine)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The job, in this process and in one of its own
+
+
+@pytest.fixture
+def run_main(
+    use_engine: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Runs main with the session of the suite; returns exit status and what went to standard error."""
+
+    def run(engine: str, *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(job, "get_spark_session", use_engine)
+        capfd.readouterr()
+        status = job.main(["--engine", engine, *map(str, arguments)])
+        return status, capfd.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def publish(run_main: Callable[..., tuple[int, str]]) -> Callable[..., str]:
+    """Runs main, which must succeed, and returns what it said."""
+
+    def run(engine: str, input_path: Path, output_path: Path, *arguments: object) -> str:
+        status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path, *arguments)
+        assert status == 0, said
+        return said
+
+    return run
+
+
+def job_command(engine: str, *arguments: object) -> list[str]:
+    """The command that starts the job in a process of its own, as its users start it."""
+    launcher = {"sail": [sys.executable], "spark": ["spark-submit", "--master", "local[2]"]}[engine]
+    return [*launcher, str(ROOT / "movielens_pipeline.py"), *map(str, arguments)]
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of a process of its own: this one's, without what the suite set for itself."""
+    own = {"SPARK_CONNECT_MODE_ENABLED", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"}
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["SPARK_CONF_DIR"] = str(ROOT / "scripts" / "spark-conf")
+    return environment
+
+
+def run_job(engine: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the job in a process of its own to its end."""
+    return subprocess.run(
+        job_command(engine, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **{"env": job_environment(), **options},
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Looking at results
+
+
+def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
+    """The rows of a published dataset, sorted, read with DuckDB from the files that the manifest lists."""
+    files = check_local_results.published_files(output_path, dataset)
+    listed = check_local_results.sql_list(files)
+    return duckdb.connect().execute(f"SELECT * FROM read_parquet({listed}) ORDER BY ALL").fetchall()
+
+
+def assert_equal_by_check(input_path: Path, output_path: Path, capsys: Any = None) -> None:
+    """The independent check finds all datasets equal."""
+    assert check_local_results.check(Path(input_path), Path(output_path))
+
+
+def real_data(name: str) -> Path:
+    """A real MovieLens release; skips the test where it is not at hand, for it may not be redistributed."""
+    folder = REAL_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"the real MovieLens release {name} is not at hand; set MOVIELENS_DATA to the folder that holds it")
+    return folder
+
+
+def visible_names(folder: Path) -> set[str]:
+    """What a folder holds, without an empty staging folder."""
+    if not folder.is_dir():
+        return set()
+    return {entry.name for entry in folder.iterdir() if entry.name != "_staging" or any(entry.iterdir())}
+
+
+def copy_project(target: Path) -> Path:
+    """The project's files as git knows them, as a fresh clone would have them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target

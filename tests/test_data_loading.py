@@ -1,0 +1,140 @@
+"""What the job reads: files, folders, compressions, encodings, line ends."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+
+import movielens_pipeline as job
+
+RATING_BYTES = rating_lines(RATINGS)
+MOVIE_BYTES = movie_lines(MOVIES)
+
+
+def ratings_in(spark: Any, folder: Path, **options: bool) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row) for row in job.load_ratings(spark, str(folder), **options).collect())
+
+
+def movies_in(spark: Any, folder: Path) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row) for row in job.load_movies(spark, str(folder)).collect())
+
+
+def test_ratings_come_with_the_contract_s_columns_and_types(spark: Any, input_path: Path) -> None:
+    frame = job.load_ratings(spark, str(input_path))
+    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == job.SCHEMAS["ratings"]
+    assert sorted(tuple(row) for row in frame.collect()) == sorted(RATINGS)
+
+
+def test_movies_come_with_the_contract_s_columns_and_types(spark: Any, input_path: Path) -> None:
+    frame = job.load_movies(spark, str(input_path))
+    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == job.SCHEMAS["movies"]
+    assert sorted(tuple(row) for row in frame.collect()) == MOVIES
+
+
+def test_the_precise_reading_of_ratings_gives_the_same_rows(spark: Any, input_path: Path) -> None:
+    assert ratings_in(spark, input_path, precise=True) == sorted(RATINGS)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("CRLF line ends", lambda data: data.replace(b"\n", b"\r\n")),
+        ("a missing final newline", lambda data: data.removesuffix(b"\n")),
+        ("blank lines", lambda data: b"\n\r\n" + data.replace(b"\n", b"\n\n", 2) + b"\n\n"),
+        ("a byte-order mark", lambda data: b"\xef\xbb\xbf" + data),
+        ("a byte-order mark and CRLF", lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")),
+    ],
+)
+def test_line_ends_and_marks_change_nothing(spark: Any, tmp_path: Path, what: str, change: Any) -> None:
+    # GIVEN both files with a harmless peculiarity
+    folder = write_input(tmp_path / what, change(RATING_BYTES), change(MOVIE_BYTES))
+    # THEN every row is there, and only those
+    assert ratings_in(spark, folder) == sorted(RATINGS), what
+    assert movies_in(spark, folder) == MOVIES, what
+
+
+def test_encoding_is_found_line_by_line(spark: Any, tmp_path: Path) -> None:
+    # GIVEN a file in which one line is UTF-8 and the next ISO-8859-1
+    movies = "1::Café (1990)::Drama\n".encode() + "2::Misérables, Les (1995)::Drama\n".encode("iso-8859-1")
+    folder = write_input(tmp_path, RATING_BYTES, movies)
+    # THEN both titles are right
+    assert movies_in(spark, folder) == [(1, "Café (1990)", "Drama"), (2, "Misérables, Les (1995)", "Drama")]
+
+
+def test_a_title_is_all_between_the_first_and_the_last_separator(spark: Any, tmp_path: Path) -> None:
+    titles = [
+        "Tomcat:: Dangerous Desires (1983)",
+        '"Great Performances" Cats (1998)',
+        "8 1/2: Eight",
+        "Colon at the end:",
+        ":Colon at the start",
+        " spaces ",
+        "back\\slash \\",
+        "comma, 'quote' \"",
+        "::",
+        "#",
+    ]
+    rows = [(number, title, "Drama|War") for number, title in enumerate(titles, 1)]
+    assert movies_in(spark, write_input(tmp_path, RATING_BYTES, movie_lines(rows))) == rows
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_compressed_files_are_read(spark: Any, tmp_path: Path, suffix: str, compress: Any) -> None:
+    (tmp_path / f"ratings.dat{suffix}").write_bytes(compress(RATING_BYTES))
+    (tmp_path / f"movies.dat{suffix}").write_bytes(compress(MOVIE_BYTES))
+    assert ratings_in(spark, tmp_path) == sorted(RATINGS)
+    assert ratings_in(spark, tmp_path, precise=True) == sorted(RATINGS)
+    assert movies_in(spark, tmp_path) == MOVIES
+
+
+def test_a_folder_of_part_files_is_one_input(spark: Any, tmp_path: Path) -> None:
+    # GIVEN parts, plain and compressed, between files that are not data
+    for name, lines in (("ratings.dat", RATING_BYTES), ("movies.dat", MOVIE_BYTES)):
+        folder = tmp_path / name
+        folder.mkdir()
+        first, second, *rest = lines.splitlines(keepends=True)
+        (folder / "part-0").write_bytes(first)
+        (folder / "part-1.txt").write_bytes(second)
+        (folder / "part-2.gz").write_bytes(gzip.compress(rest[0]))
+        (folder / "part-3.bz2").write_bytes(bz2.compress(b"".join(rest[1:])))
+        (folder / "_SUCCESS").write_bytes(b"")
+        (folder / ".part-0.crc").write_bytes(b"1::1::1::1\n")
+    assert ratings_in(spark, tmp_path) == sorted(RATINGS)
+    assert movies_in(spark, tmp_path) == MOVIES
+
+
+@pytest.mark.parametrize("name", ["with space", "a[1]", "a*b?", "{a,b}", "50%20off", "é#+='"])
+def test_any_folder_name_is_taken_to_the_letter(spark: Any, tmp_path: Path, name: str) -> None:
+    folder = write_input(tmp_path / name)
+    assert len(ratings_in(spark, folder)) == len(RATINGS)
+    assert len(movies_in(spark, folder)) == len(MOVIES)
+
+
+def test_a_file_url_is_a_local_path(spark: Any, tmp_path: Path) -> None:
+    folder = write_input(tmp_path / "with space")
+    frame = job.load_ratings(spark, folder.as_uri())
+    assert frame.count() == len(RATINGS)
+
+
+def test_loading_is_lazy(spark: Any, tmp_path: Path) -> None:
+    # GIVEN files that no reader survives
+    (tmp_path / "ratings.dat.gz").write_bytes(b"no gzip")
+    (tmp_path / "movies.dat.gz").write_bytes(b"no gzip")
+    # WHEN they are loaded and transformed
+    ratings, movies = job.load_ratings(spark, str(tmp_path)), job.load_movies(spark, str(tmp_path))
+    frames = [ratings, movies, job.movie_statistics(ratings, movies), job.top_movies_per_user(ratings)]
+    # THEN nothing was read; the first action finds out
+    for frame in frames:
+        with pytest.raises(Exception, match="(?i)gzip|end of file"):
+            frame.count()
+
+
+def test_an_input_that_is_there_twice_is_refused(spark: Any, input_path: Path) -> None:
+    (input_path / "ratings.dat.gz").write_bytes(gzip.compress(RATING_BYTES))
+    with pytest.raises(job.PipelineError, match=r"there more than once, as ratings.dat, ratings.dat.gz: keep one"):
+        job.load_ratings(spark, str(input_path))

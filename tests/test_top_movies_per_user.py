@@ -1,0 +1,50 @@
+"""Each user's three best ratings, in an order that leaves nothing to chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import oracle
+import pytest
+from chispa import assert_df_equality
+from conftest import RATINGS
+from hypothesis import HealthCheck, given, settings
+
+import movielens_pipeline as job
+
+
+def top(spark: Any, ratings: list[Any], partitions: int = 2) -> list[tuple[Any, ...]]:
+    frame = spark.createDataFrame(ratings, job.SCHEMAS["ratings"]).repartition(partitions)
+    return sorted(tuple(row) for row in job.top_movies_per_user(frame).collect())
+
+
+def test_the_best_three_are_ranked_by_rating_then_newness_then_movie(spark: Any) -> None:
+    # GIVEN a user with three fives, of which one is newer, and a user with two ratings
+    result = job.top_movies_per_user(spark.createDataFrame(RATINGS, job.SCHEMAS["ratings"]))
+    expected = spark.createDataFrame(
+        [(1, 12, 5.0, 101, 1), (1, 10, 5.0, 100, 2), (1, 11, 5.0, 100, 3), (2, 99, 3.0, 51, 1), (2, 10, 0.5, 50, 2)],
+        job.SCHEMAS["top_movies_per_user"],
+    )
+    assert_df_equality(result, expected, ignore_row_order=True, ignore_nullable=True)
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_ties_at_the_third_place_are_decided_the_same_way_every_time(spark: Any, partitions: int) -> None:
+    # GIVEN fifty movies with the same rating at the same second, in two orders
+    tied = [(1, movie, 4.0, 7) for movie in range(50, 0, -1)]
+    expected = [(1, movie, 4.0, 7, movie) for movie in (1, 2, 3)]
+    assert top(spark, tied, partitions) == expected
+    assert top(spark, tied[::-1], partitions) == expected
+
+
+def test_a_movie_that_a_user_rated_twice_counts_twice(spark: Any) -> None:
+    # GIVEN a repeated line and a changed mind
+    ratings = [(1, 1, 5.0, 9), (1, 1, 5.0, 9), (1, 2, 3.0, 1), (1, 2, 4.0, 2)]
+    # THEN each line is a rating, as it is in the ratings dataset
+    assert top(spark, ratings) == [(1, 1, 5.0, 9, 1), (1, 1, 5.0, 9, 2), (1, 2, 4.0, 2, 3)]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(oracle.ratings())
+def test_the_top_three_equal_plain_python_s(spark: Any, ratings: list[oracle.Rating]) -> None:
+    assert top(spark, ratings, 3) == oracle.top_three(ratings)
