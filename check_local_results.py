@@ -15,12 +15,16 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROWS_SHOWN = 5
+BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("iso-8859-1")
 
 COLUMNS = {
     "ratings": "userId INTEGER, movieId INTEGER, rating FLOAT, timestamp BIGINT",
@@ -83,12 +87,12 @@ def plain_files(files: list[Path], scratch: Path) -> list[Path]:
     """The files, those that are compressed as plain copies in the scratch folder."""
     plain = []
     for number, file in enumerate(files):
-        opener = {".gz": gzip.open, ".bz2": bz2.open}.get(file.suffix)
-        if opener is None:
+        if file.suffix not in (".gz", ".bz2"):
             plain.append(file)
             continue
         plain.append(scratch / f"{number}-{file.stem}")
-        with opener(file, "rb") as source, plain[-1].open("wb") as target:
+        compressed = gzip.GzipFile if file.suffix == ".gz" else bz2.BZ2File
+        with compressed(file) as source, plain[-1].open("wb") as target:
             shutil.copyfileobj(source, target)
     return plain
 
@@ -128,9 +132,11 @@ def derive(connection: duckdb.DuckDBPyConnection, input_path: Path, scratch: Pat
     files = [str(file) for file in plain_files(input_files(input_path, "ratings.dat"), scratch)]
     # one column a line: a delimiter that no file holds
     connection.execute(
-        f"""CREATE VIEW rating_lines AS SELECT line FROM read_csv({sql_list(files)}, columns = {{'line': 'VARCHAR'}},
-           delim = '\x01\x02\x03\x04', quote = '', escape = '', header = false, auto_detect = false, encoding = 'latin-1',
-           strict_mode = false, max_line_size = 100000000) WHERE trim(line, ' \t') <> ''"""
+        f"""CREATE VIEW rating_lines AS SELECT ltrim(line, '{BYTE_ORDER_MARK}') AS line FROM read_csv(
+               {sql_list(files)}, columns = {{'line': 'VARCHAR'}}, header = false, auto_detect = false,
+               delim = '\x01\x02\x03\x04', quote = '', escape = '', encoding = 'latin-1', strict_mode = false,
+               max_line_size = 100000000
+           ) WHERE trim(line, ' \t') <> ''"""
     )
     connection.execute(RATINGS_FROM_LINES)
     connection.execute(DERIVED)

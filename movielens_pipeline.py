@@ -18,17 +18,19 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import urllib.parse
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import reduce
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
+    from collections.abc import Callable, Iterable, Iterator
+
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
@@ -42,7 +44,6 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
 EXIT_BUSY = 4
-EXIT_INTERRUPTED = 130
 
 ENGINES = ("sail", "spark")
 
@@ -95,6 +96,7 @@ TITLE_MISSING = "title missing"
 GENRES_MISSING = "genres missing"
 DUPLICATE_MOVIE = "duplicate movieId"
 
+NAMES_SHOWN = 5
 REJECTS_SHOWN = 10
 CHARACTERS_SHOWN = 120
 
@@ -114,7 +116,7 @@ class PipelineError(Exception):
 
 
 def default_engine() -> str:
-    """spark under spark-submit, which sets PYSPARK_GATEWAY_PORT for the script; sail otherwise."""
+    """Spark under spark-submit, which sets PYSPARK_GATEWAY_PORT for the script; sail otherwise."""
     return "spark" if "PYSPARK_GATEWAY_PORT" in os.environ else "sail"
 
 
@@ -174,6 +176,7 @@ def start_spark() -> SparkSession:
             EXIT_FAILURE, f"the spark engine is not installed ({error}): pip install -r requirements.txt"
         ) from error
     try:
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it would log what it raises
         settings = SparkConf()
         settings.setIfMissing("spark.app.name", "movielens_pipeline")
         settings.setIfMissing("spark.log.level", "OFF")  # what fails is raised; the rest is chatter
@@ -335,7 +338,7 @@ def find_input(spark: SparkSession, input_path: str, name: str) -> list[Entry]:
     names = [f"{name}{suffix}" for suffix in ("", *COMPRESSIONS) if f"{name}{suffix}" in found]
     wanted = join(folder, name)
     if not names:
-        raise PipelineError(EXIT_BAD_INPUT, f"{wanted} not found: {what_is_there(folder, sorted(found))}")
+        raise PipelineError(EXIT_BAD_INPUT, f"{wanted} not found: {what_is_there(storage, folder, sorted(found))}")
     if len(names) > 1:
         raise PipelineError(EXIT_BAD_INPUT, f"{wanted} is there more than once, as {', '.join(names)}: keep one")
     [entry] = (found[present] for present in names)
@@ -344,22 +347,34 @@ def find_input(spark: SparkSession, input_path: str, name: str) -> list[Entry]:
         parts = [part for part in storage.list(entry.path) if not part.name.startswith(("_", "."))]
         for part in parts:
             if part.is_folder:
-                raise PipelineError(EXIT_BAD_INPUT, f"{entry.path} should hold part files only, but {part.name} is a folder")
+                raise PipelineError(
+                    EXIT_BAD_INPUT, f"{entry.path} should hold part files only, but {part.name} is a folder"
+                )
+    for part in parts:
+        if part.path.startswith("/") and not os.access(part.path, os.R_OK):
+            raise PipelineError(EXIT_BAD_INPUT, f"{part.path} cannot be read: permission denied")
     if not sum(part.size for part in parts):
         raise PipelineError(EXIT_BAD_INPUT, f"{entry.path} is empty")
     return sorted(parts, key=lambda part: part.path)
 
 
-def what_is_there(folder: str, names: list[str]) -> str:
-    """Says what a folder holds instead of what was looked for."""
-    if not names:
-        return f"{folder} does not exist, is a file or is empty"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{folder} holds {', '.join(names[:5])}{more}"
+def what_is_there(storage: Storage, folder: str, names: list[str]) -> str:
+    """Says what there is in place of what was looked for."""
+    if names:
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        return f"{folder} holds {', '.join(names[:NAMES_SHOWN])}{more}"
+    parent = {entry.path: entry for entry in storage.list(folder.rpartition("/")[0])}
+    if folder not in parent:
+        return f"there is no {folder}"
+    return (
+        f"{folder} is an empty folder"
+        if parent[folder].is_folder
+        else f"{folder} is a file, not the folder that holds it"
+    )
 
 
 def read_lines_fast(spark: SparkSession, files: list[Entry]) -> DataFrame:
-    """The lines of text files that are not empty: line STRING. A byte that is not UTF-8 comes as U+FFFD.
+    r"""The lines of text files that are not empty: line STRING. A byte that is not UTF-8 comes as U+FFFD.
 
     On Sail a line that holds \\x03 fails the query.
     """
@@ -413,7 +428,7 @@ def read_lines(spark: SparkSession, files: list[Entry]) -> DataFrame:
     return lines.filter(F.col("line").rlike(r"[^ \t]"))
 
 
-def split_lines(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Maps files (file STRING) to their lines that are not blank (file STRING, line STRING), for mapInArrow."""
     import fsspec
     import pyarrow as pa
@@ -582,7 +597,7 @@ def absolute(path: str) -> str:
         return path.rstrip("/")
     if path.startswith("file:"):
         path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
-    return os.path.abspath(os.path.expanduser(path))
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # Path.resolve() would follow links
 
 
 def join(folder: str, *names: str) -> str:
@@ -685,7 +700,7 @@ def create_local_file(path: str, content: bytes) -> bool:
     """Creates a file on disk exclusively, by the operating system's own means."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(path, "xb") as file:
+        with Path(path).open("xb") as file:
             file.write(content)
     except FileExistsError:
         return False
@@ -696,7 +711,7 @@ class HadoopStorage:
     """Storage through Hadoop's FileSystem, for spark: what the session reads and writes, this does too."""
 
     def __init__(self, spark: SparkSession, path: str) -> None:
-        self.jvm = spark._jvm
+        self.jvm: Any = spark._jvm
         self.is_local = path.startswith("/")
         configuration = spark._jsc.hadoopConfiguration()
         self.fs = self.path(path).getFileSystem(configuration)
@@ -795,7 +810,7 @@ def new_run_id() -> str:
 def host_name() -> str:
     """Where process ids mean the same: the host, and the container on it."""
     try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         namespace = 0
     return f"{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())}.{namespace}"
@@ -878,7 +893,9 @@ def claim(storage: Storage, output: str, manifest: Manifest) -> None:
             # Killed while it wrote the journal, so before it changed anything.
             storage.delete(join(output, JOURNAL))
         elif now - started > WAIT_FOR_OTHER_SECONDS:
-            raise PipelineError(EXIT_BUSY, f"{output} is being published by another run ({other.get('run_id')}); try again later")
+            raise PipelineError(
+                EXIT_BUSY, f"{output} is being published by another run ({other.get('run_id')}); try again later"
+            )
         time.sleep(0.2)
 
 
@@ -950,7 +967,8 @@ def refuse_foreign_files(storage: Storage, output: str) -> None:
         for file in files:
             if not file.name.endswith(".parquet") and not file.name.startswith(("_", ".")):
                 raise PipelineError(
-                    EXIT_USAGE, f"{file.path} is not of this job, and publishing would delete it: choose another --output_path"
+                    EXIT_USAGE,
+                    f"{file.path} is not of this job, and publishing would delete it: choose another --output_path",
                 )
 
 
@@ -1022,11 +1040,13 @@ def make_datasets(spark: SparkSession, input_path: str, staging: str, max_reject
             rows["rejects"] = sum(rejects.values())
     for name in lines:
         if not rows[name]:
-            raise PipelineError(EXIT_BAD_INPUT, f"{join(input_path, name)}.dat has no valid line; nothing was published")
+            path = join(input_path, f"{name}.dat")
+            raise PipelineError(EXIT_BAD_INPUT, f"{path} has no valid line; nothing was published")
     if rows["movies_with_stats"] != rows["movies"]:
         raise PipelineError(
             EXIT_FAILURE,
-            f"movies_with_stats has {rows['movies_with_stats']:,} rows, movies {rows['movies']:,}; nothing was published",
+            f"movies_with_stats has {rows['movies_with_stats']:,} rows, but movies {rows['movies']:,}; "
+            "nothing was published",
         )
     return rows
 
@@ -1104,7 +1124,7 @@ def discard(storage: Storage, output: str, run_id: str) -> None:
         journal = read_manifest(storage, join(output, JOURNAL))
         if journal is None or journal.get("run_id", run_id) != run_id:
             storage.delete(join(output, STAGING, run_id))
-    except Exception as error:  # the failure that led here is the one to report
+    except Exception as error:  # noqa: BLE001  # the failure that led here is the one to report
         log.debug("could not delete what was staged: %s", error)
 
 
@@ -1154,7 +1174,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         scheme = path.partition("://")[0] if "://" in path else "file"
         allowed = ("file", "s3", "s3a", "hdfs") if arguments.engine == "spark" else ("file", "s3", "s3a")
         if not path or scheme not in allowed:
-            parser.error(f"--{option} {path!r}: the {arguments.engine} engine takes a folder or {', '.join(allowed)}://")
+            parser.error(
+                f"--{option} {path!r}: the {arguments.engine} engine takes a folder or {', '.join(allowed)}://"
+            )
         setattr(arguments, option, absolute(path))
     if arguments.output_path in ("/", absolute("~"), arguments.input_path):
         parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")
@@ -1167,19 +1189,108 @@ def main(argv: list[str]) -> int:
     log.handlers = [logging.StreamHandler(sys.stderr)]
     log.setLevel(logging.INFO)
     log.propagate = False
-    other = "Apache Spark: --engine spark, or spark-submit" if arguments.engine == "sail" else "in process, no Java: --engine sail"
+    other = {"sail": "Apache Spark: --engine spark, or spark-submit", "spark": "in process, no Java: --engine sail"}
+    handlers = [(number, signal.getsignal(number)) for number in STOP_SIGNALS]
     try:
+        catch_signals()
         spark = get_spark_session(arguments.engine)
-        log.info("engine: %s %s (the other: %s)", arguments.engine, engine_version(spark), other)
+        catch_signals()  # again: Spark puts a handler of its own in place
+        log.info("engine: %s %s (the other: %s)", arguments.engine, engine_version(spark), other[arguments.engine])
         run(spark, arguments)
     except PipelineError as error:
         log.error("movielens_pipeline: error: %s", error)
         return error.status
-    except KeyboardInterrupt:
-        log.error("movielens_pipeline: interrupted")
-        return EXIT_INTERRUPTED
+    except Exception as error:
+        expected = explained(error, arguments.input_path, arguments.output_path)
+        if expected is None:
+            raise
+        log.error("movielens_pipeline: error: %s", expected)
+        return expected.status
+    except KeyboardInterrupt as stop:
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
     return EXIT_DONE
 
 
+# What engines and file systems say, and what that means for the user
+EXPECTED_FAILURES = (
+    (
+        "No space left on device|Disk quota exceeded",
+        EXIT_FAILURE,
+        "no space left on the disk of {output} or of the temporary files; the earlier result is as it was",
+    ),
+    (
+        "OutOfMemoryError|Resources exhausted|Failed to allocate|Cannot allocate memory",
+        EXIT_FAILURE,
+        "out of memory; for the sail engine SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE sets more bytes, "
+        "for spark --driver-memory; the earlier result is as it was",
+    ),
+    (
+        "Unable to create dir|Mkdirs failed|{output}/_",
+        EXIT_FAILURE,
+        "{output} cannot be written: {detail}; the earlier result is as it was",
+    ),
+    (
+        "gzip|deflate|bzip2?|BZip2|unexpected end of file|Unexpected end of input|FAILED_READ_FILE|{input}",
+        EXIT_BAD_INPUT,
+        "{input} cannot be read: {detail}; nothing was published",
+    ),
+    (
+        "Permission denied|Read-only file system|Not a directory|File exists",
+        EXIT_FAILURE,
+        "{output} cannot be written: {detail}; the earlier result is as it was",
+    ),
+)
+
+
+def explained(error: Exception, input_path: str, output: str) -> PipelineError | None:
+    """The expected failure behind what an engine or a file system raised; None where it is not expected."""
+    said = str(error)
+    causes = (
+        re.findall(r"^(?:Caused by|:) ?:? ?[\w.$]+(?:Exception|Error): (.+)$", said, re.MULTILINE) or said.splitlines()
+    )
+    detail = re.sub(r"\s+", " ", causes[-1] if causes else type(error).__name__)[:200]
+    for sign, status, message in EXPECTED_FAILURES:
+        pattern = sign.replace("{input}", re.escape(input_path)).replace("{output}", re.escape(output))
+        if re.search(pattern, said):
+            return PipelineError(status, message.format(input=input_path, output=output, detail=detail))
+    return None
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SECONDS_TO_STOP = 1.0
+
+
+def catch_signals() -> None:
+    """Has Ctrl-C and SIGTERM end the run: at the next chance tidily, after a second in any case."""
+
+    def stop(number: int, _frame: object) -> None:
+        for caught in STOP_SIGNALS:
+            signal.signal(caught, signal.SIG_IGN)
+        log.error("movielens_pipeline: interrupted")
+        deadline = threading.Timer(SECONDS_TO_STOP, os._exit, [128 + number])
+        deadline.daemon = True
+        deadline.start()
+        raise KeyboardInterrupt(number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process at once: after an interrupt an idle thread of the Connect client would keep it for good."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        leave(main(sys.argv[1:]))
+    except SystemExit as usage:
+        leave(int(usage.code or 0))
+    except BaseException:  # noqa: BLE001  # a fault of the job's own keeps its traceback
+        traceback.print_exc()
+        leave(EXIT_FAILURE)

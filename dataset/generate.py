@@ -11,13 +11,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -30,6 +33,8 @@ ID_GAP_SHARE = 0.3
 MOST_PER_USER_SHARE = 0.6  # of the rated movies, so that nobody has seen everything
 RATINGS_PER_CHUNK = 5_000_000  # bounds memory to some 1 GB
 EPOCH_START, EPOCH_END = 789_652_009, 1_700_000_000  # January 1995 to November 2023
+MOVIES_PER_ROUND_OF_DIFFICULTIES = 60
+WHOLE_STAR_SHARE = 0.5
 STARS = ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5"]  # as written in MovieLens 10M
 
 BATCH_SCHEMA = pa.schema([(name, pa.int64()) for name in ("userId", "movieId", "stars", "timestamp")])
@@ -52,7 +57,7 @@ NOUNS = [
 
 def movie_count(ratings: int) -> int:
     """The number of movies that goes with so many ratings; near the real 100K, 1M, 10M and 25M."""
-    return max(20, round(1700 * (ratings / 100_000) ** 0.65))
+    return max(20, int(1700 * (ratings / 100_000) ** 0.65))
 
 
 def user_count(ratings: int) -> int:
@@ -61,7 +66,7 @@ def user_count(ratings: int) -> int:
 
 
 def title(index: int, rng: np.random.RandomState) -> str:
-    """A title with its year; one in some twenty has a difficulty that real titles have."""
+    """A title with its year; some have a difficulty that real titles have."""
     name = f"{ADJECTIVES[rng.randint(len(ADJECTIVES))]} {NOUNS[rng.randint(len(NOUNS))]}"
     other = NOUNS[rng.randint(len(NOUNS))]
     decorated = [
@@ -72,8 +77,9 @@ def title(index: int, rng: np.random.RandomState) -> str:
         f"{name} ({other})",
         f"{name} \\ {other}",
     ]
-    if index % 20 < len(decorated):
-        name = decorated[index % 20] if index % 60 < 20 else name
+    difficulty = index % MOVIES_PER_ROUND_OF_DIFFICULTIES
+    if difficulty < len(decorated):
+        name = decorated[difficulty]
     return f"{name} ({1920 + rng.randint(104)})"
 
 
@@ -112,7 +118,7 @@ def distinct_movies(counts: Ints, rated: int, rng: np.random.RandomState) -> Int
     # strictly rising within a user, hence distinct: push up what repeats, then back down below the end
     user_offset = np.repeat(np.arange(len(counts), dtype=np.int64) * (4 * rated), counts)
     ranks = np.maximum.accumulate(ranks - place + user_offset) - user_offset + place
-    return np.minimum(ranks, rated - size + place)
+    return np.asarray(np.minimum(ranks, rated - size + place), dtype=np.int64)
 
 
 def stars_given(movies: Ints, counts: Ints, quality: Floats, rng: np.random.RandomState) -> Ints:
@@ -121,7 +127,9 @@ def stars_given(movies: Ints, counts: Ints, quality: Floats, rng: np.random.Rand
     score = quality[movies] + mood + 0.9 * rng.standard_normal(len(movies))
     halves = np.round(2 * score)
     wholes = 2 * np.round(score)
-    return np.clip(np.where(rng.random_sample(len(score)) < 0.5, wholes, halves), 1, 10).astype(np.int64) - 1
+    return (
+        np.clip(np.where(rng.random_sample(len(score)) < WHOLE_STAR_SHARE, wholes, halves), 1, 10).astype(np.int64) - 1
+    )
 
 
 def timestamps(counts: Ints, rng: np.random.RandomState) -> Ints:
@@ -130,9 +138,7 @@ def timestamps(counts: Ints, rng: np.random.RandomState) -> Ints:
     return start + np.floor(np.repeat(counts, counts) * 8 * rng.random_sample(len(start))).astype(np.int64)
 
 
-def rating_batches(
-    counts: Ints, movie_ids: Ints, rated: int, rng: np.random.RandomState
-) -> Iterator[pa.RecordBatch]:
+def rating_batches(counts: Ints, movie_ids: Ints, rated: int, rng: np.random.RandomState) -> Iterator[pa.RecordBatch]:
     """Yields the ratings, users in rising order: userId, movieId, stars (an index into STARS), timestamp."""
     by_popularity = rng.permutation(movie_ids)[:rated]
     quality = 3.5 + 0.6 * rng.standard_normal(rated)

@@ -185,7 +185,7 @@ def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
     return duckdb.connect().execute(f"SELECT * FROM read_parquet({listed}) ORDER BY ALL").fetchall()
 
 
-def assert_equal_by_check(input_path: Path, output_path: Path, capsys: Any = None) -> None:
+def assert_equal_by_check(input_path: Path, output_path: Path) -> None:
     """The independent check finds all datasets equal."""
     assert check_local_results.check(Path(input_path), Path(output_path))
 

@@ -130,7 +130,7 @@ def test_loading_is_lazy(spark: Any, tmp_path: Path) -> None:
     frames = [ratings, movies, job.movie_statistics(ratings, movies), job.top_movies_per_user(ratings)]
     # THEN nothing was read; the first action finds out
     for frame in frames:
-        with pytest.raises(Exception, match="(?i)gzip|end of file"):
+        with pytest.raises(Exception, match=r"(?i)gzip|end of file"):
             frame.count()
 
 

@@ -49,7 +49,10 @@ def test_the_mean_of_any_decimals_does_not_depend_on_the_order_of_addition(spark
     means = set()
     for order in (rows, rows[::-1], sorted(rows, key=lambda row: row[2])):
         for partitions in (1, 7):
-            means |= {row["avg_rating"] for row in job.movie_statistics(*frames(spark, order, [(1, "A", "B")], partitions)).collect()}
+            means |= {
+                row["avg_rating"]
+                for row in job.movie_statistics(*frames(spark, order, [(1, "A", "B")], partitions)).collect()
+            }
     # THEN there is one mean, to the last bit
     assert len(means) == 1
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
-from check_local_results import COLUMNS, published_files, sql_list
 from conftest import MOVIES, RATINGS, rows_of
 
 import movielens_pipeline as job
+from check_local_results import COLUMNS, published_files, sql_list
 
 
 def test_every_dataset_has_the_contract_s_columns(
