@@ -1172,11 +1172,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     for option in ("input_path", "output_path"):
         path = getattr(arguments, option)
         scheme = path.partition("://")[0] if "://" in path else "file"
-        allowed = ("file", "s3", "s3a", "hdfs") if arguments.engine == "spark" else ("file", "s3", "s3a")
+        allowed = ["file", "s3", "s3a"] + (["hdfs"] if arguments.engine == "spark" else [])
         if not path or scheme not in allowed:
-            parser.error(
-                f"--{option} {path!r}: the {arguments.engine} engine takes a folder or {', '.join(allowed)}://"
-            )
+            kinds = ", ".join(f"{kind}://" for kind in allowed)
+            parser.error(f"--{option} {path!r}: the {arguments.engine} engine takes a folder, or one at {kinds}")
         setattr(arguments, option, absolute(path))
     if arguments.output_path in ("/", absolute("~"), arguments.input_path):
         parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")

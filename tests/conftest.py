@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 import check_local_results  # noqa: E402  # found through the line above
 import movielens_pipeline as job  # noqa: E402
 
+start_session = job.get_spark_session
 REAL_DATA = Path(os.environ.get("MOVIELENS_DATA", ROOT.parent / "shared" / "data"))
 
 # A few ratings with ties, an unrated movie and a rating of an unknown movie
@@ -75,7 +76,7 @@ def sessions() -> Iterator[Callable[[str], Any]]:
 
     def session(engine: str) -> Any:
         if engine not in started:
-            started[engine] = job.get_spark_session(engine)
+            started[engine] = start_session(engine)
         return started[engine]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +129,8 @@ def run_main(
 
     def run(engine: str, *arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(job, "get_spark_session", use_engine)
-        capfd.readouterr()
+        use_engine(engine)
+        capfd.readouterr()  # what the engine says when it starts is not the job's
         status = job.main(["--engine", engine, *map(str, arguments)])
         return status, capfd.readouterr().err
 

@@ -1,0 +1,311 @@
+"""What goes wrong is one line that says what, where and what to do, with the documented exit status."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, job_environment, rows_of, run_job, visible_names, write_input
+from golden import assert_golden
+
+import movielens_pipeline as job
+
+Main = Callable[..., tuple[int, str]]
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere"
+
+
+def a_file(folder: Path) -> Path:
+    return write_input(folder / "in") / "movies.dat"
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "in").mkdir()
+    return folder / "in"
+
+
+def other_files(folder: Path) -> Path:
+    for name in ("movies.csv", "ratings.csv", "links.csv", "tags.csv", "README.txt", "users.csv"):
+        (empty_folder(folder) if not (folder / "in").exists() else folder / "in").joinpath(name).touch()
+    return folder / "in"
+
+
+def no_ratings(folder: Path) -> Path:
+    (write_input(folder / "in") / "ratings.dat").unlink()
+    return folder / "in"
+
+
+def empty_file(folder: Path) -> Path:
+    return write_input(folder / "in", b"")
+
+
+def only_blank_lines(folder: Path) -> Path:
+    return write_input(folder / "in", b"\n\n  \n\r\n")
+
+
+def twice(folder: Path) -> Path:
+    (write_input(folder / "in") / "ratings.dat.bz2").touch()
+    return folder / "in"
+
+
+def nested_parts(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.dat" / "year=2000").mkdir(parents=True)
+    return folder / "in"
+
+
+def empty_parts(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.dat").mkdir(parents=True)
+    return folder / "in"
+
+
+INPUTS = [
+    missing, a_file, empty_folder, other_files, no_ratings, empty_file, only_blank_lines, twice, nested_parts,
+    empty_parts,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make_input", INPUTS, ids=lambda make: make.__name__)
+def test_an_input_that_is_not_there_is_named_with_what_was_found(
+    engine: str, run_main: Main, tmp_path: Path, output_path: Path, make_input: Callable[[Path], Path]
+) -> None:
+    status, said = run_main(engine, "--input_path", make_input(tmp_path), "--output_path", output_path)
+    assert_golden(f"input_{make_input.__name__}", said, output=output_path, folder=tmp_path)
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+def truncated(data: bytes) -> bytes:
+    return gzip.compress(data * 1000)[:-30]
+
+
+def no_gzip(data: bytes) -> bytes:
+    return b"not gzip " * 100 + data
+
+
+@pytest.mark.parametrize("damage", [truncated, no_gzip], ids=lambda damage: damage.__name__)
+def test_a_damaged_archive_is_bad_input(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    data = (input_path / "ratings.dat").read_bytes()
+    (input_path / "ratings.dat").unlink()
+    (input_path / "ratings.dat.gz").write_bytes(damage(data))
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    # the engines word what they found; the rest is the same
+    *_, last = said.splitlines()
+    assert last.startswith(f"movielens_pipeline: error: {input_path} cannot be read: ")
+    assert last.endswith("; nothing was published")
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+def test_a_damaged_movies_archive_is_bad_input(
+    engine: str, run_main: Main, input_path: Path, output_path: Path
+) -> None:
+    (input_path / "movies.dat").rename(input_path / "movies.dat.gz")
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert said.splitlines()[-1].startswith(f"movielens_pipeline: error: {input_path} cannot be read: ")
+    assert status == 3
+
+
+USAGE = {
+    "no_arguments": [],
+    "no_output": ["--input_path", "in"],
+    "unknown_option": ["--input_path", "in", "--output_path", "out", "--fast"],
+    "abbreviated_option": ["--input", "in", "--output_path", "out"],
+    "unknown_engine": ["--input_path", "in", "--output_path", "out", "--engine", "flink"],
+    "max_rejects_negative": ["--input_path", "in", "--output_path", "out", "--max_rejects", "-1"],
+    "max_rejects_no_number": ["--input_path", "in", "--output_path", "out", "--max_rejects", "few"],
+    "unknown_scheme": ["--input_path", "ftp://in", "--output_path", "out"],
+    "hdfs_on_sail": ["--input_path", "in", "--output_path", "hdfs://name/out"],
+    "empty_path": ["--input_path", "", "--output_path", "out"],
+    "output_is_the_root": ["--input_path", "in", "--output_path", "/"],
+    "output_is_home": ["--input_path", "in", "--output_path", "~"],
+    "output_is_the_input": ["--input_path", "in/../in", "--output_path", "in/"],
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_a_wrong_command_line_is_status_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as left:
+        job.main(USAGE[case])
+    assert left.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert_golden(f"usage_{case}", last.replace("'", "") + "\n", home=tmp_path / "home", folder=tmp_path)
+
+
+def test_a_dataset_folder_with_foreign_files_is_refused(
+    engine: str, run_main: Main, input_path: Path, output_path: Path
+) -> None:
+    # GIVEN somebody's own folder named as one of the datasets
+    (output_path / "movies" / "2024").mkdir(parents=True)
+    (output_path / "movies" / "2024" / "holiday.mp4").write_bytes(b"precious")
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert_golden("foreign_file", said, output=output_path)
+    assert status == 2
+    assert (output_path / "movies" / "2024" / "holiday.mp4").read_bytes() == b"precious"
+
+
+def test_a_file_in_the_place_of_a_dataset_is_refused(
+    engine: str, run_main: Main, input_path: Path, output_path: Path
+) -> None:
+    output_path.mkdir()
+    (output_path / "ratings").write_bytes(b"precious")
+    status, _ = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert status == 2
+    assert (output_path / "ratings").read_bytes() == b"precious"
+
+
+def test_what_else_is_in_the_output_folder_is_left_alone(
+    engine: str, run_main: Main, input_path: Path, output_path: Path
+) -> None:
+    (output_path / "reports").mkdir(parents=True)
+    (output_path / "reports" / "q1.pdf").touch()
+    (output_path / "notes.txt").touch()
+    status, _ = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert status == 0
+    assert {"reports", "notes.txt", "ratings"} <= visible_names(output_path)
+    assert (output_path / "reports" / "q1.pdf").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of its own, which takes root."""
+    mounted = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip("mounting a small disk takes root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # the JVM may keep a file open
+
+
+def test_a_full_disk_is_said_and_leaves_the_earlier_result(
+    engine: str, run_main: Main, tmp_path: Path, small_disk: Callable[[str], Path]
+) -> None:
+    # GIVEN a result on a disk that has no room for the next
+    output = small_disk("size=1m") / "output"
+    first = write_input(tmp_path / "first")
+    assert run_main(engine, "--input_path", first, "--output_path", output)[0] == 0
+    earlier = rows_of(output, "ratings")
+    (output.parent / "ballast").write_bytes(bytes(800_000))
+    # WHEN the next is larger than the room
+    status, said = run_main(engine, "--input_path", ROOT / "dataset", "--output_path", output)
+    # THEN
+    *_, last = said.splitlines()
+    assert_golden("disk_full", last + "\n", output=output)
+    assert status == 1
+    assert rows_of(output, "ratings") == earlier
+
+
+def test_a_read_only_output_is_said(
+    engine: str, run_main: Main, input_path: Path, small_disk: Callable[[str], Path]
+) -> None:
+    output = small_disk("ro") / "output"
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output)
+    *_, last = said.splitlines()
+    assert last.startswith(f"movielens_pipeline: error: {output} cannot be written: ")
+    assert status == 1
+
+
+def test_an_input_that_changes_while_it_is_read_is_not_published(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN somebody who overwrites the input when half of the work is done
+    write = job.write_dataset
+
+    def write_and_disturb(frame: object, folder: str, name: str) -> int:
+        rows: int = write(frame, folder, name)
+        if name == "top_movies_per_user":
+            (input_path / "ratings.dat").write_bytes(b"1::10::5::100\n" * 6)
+        return rows
+
+    monkeypatch.setattr(job, "write_dataset", write_and_disturb)
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert_golden("input_changed", said.splitlines()[-1] + "\n", input=input_path)
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+def test_an_input_that_vanishes_while_it_is_read_is_not_published(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = job.write_dataset
+
+    def vanish_and_write(frame: object, folder: str, name: str) -> int:
+        (input_path / "ratings.dat").unlink(missing_ok=True)
+        rows: int = write(frame, folder, name)
+        return rows
+
+    monkeypatch.setattr(job, "write_dataset", vanish_and_write)
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert str(input_path) in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+def test_too_little_memory_is_said(tmp_path: Path, output_path: Path) -> None:
+    # GIVEN a pool of one megabyte, for sail; spark takes its memory from the launcher
+    environment = {**job_environment(), "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": "100000"}
+    done = run_job("sail", "--input_path", ROOT / "dataset", "--output_path", output_path, env=environment)
+    assert_golden("out_of_memory", done.stderr.splitlines()[-1] + "\n", output=output_path)
+    assert done.returncode == 1
+    assert not visible_names(output_path)
+
+
+def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path: Path) -> None:
+    # GIVEN a job with a fault in it
+    broken = tmp_path / "movielens_pipeline.py"
+    source = (ROOT / "movielens_pipeline.py").read_text()
+    broken.write_text(source.replace("TOP_RANKS = 3", 'TOP_RANKS = object()'))
+    done = subprocess.run(
+        [sys.executable, broken, "--input_path", input_path, "--output_path", tmp_path / "out"],
+        capture_output=True, text=True, env=job_environment(), check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert not visible_names(tmp_path / "out")
+
+
+AS_NOBODY = """
+import os, sys
+import fsspec.implementations.local
+import movielens_pipeline as job
+session = job.get_spark_session("sail")
+job.get_spark_session = lambda engine: session
+if os.geteuid() == 0:  # whom no permission stops
+    os.setuid(65534)
+job.leave(job.main(sys.argv[1:]))
+"""
+
+
+def test_an_unreadable_file_is_said() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        Path(folder).chmod(0o755)
+        input_path = write_input(Path(folder) / "in")
+        (input_path / "ratings.dat").chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, "--input_path", input_path, "--output_path", f"{folder}/out"],
+            capture_output=True, text=True, env={**job_environment(), "PYTHONPATH": str(ROOT)}, check=False, timeout=60,
+        )  # fmt: skip
+    assert_golden("unreadable", done.stderr.splitlines()[-1] + "\n", input=input_path)
+    assert done.returncode == 3
