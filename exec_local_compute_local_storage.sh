@@ -29,7 +29,9 @@ main() {
     make_environment "$root/.venv-spark" "$root/requirements.txt"
     export PATH="$root/.venv-spark/bin:$PATH" PYSPARK_PYTHON="$root/.venv-spark/bin/python"
     export SPARK_CONF_DIR="${SPARK_CONF_DIR:-$root/scripts/spark-conf}"
-    exec spark-submit "${job[@]}"
+    local progress=false
+    [[ ! -t 2 ]] || progress=true
+    exec spark-submit --conf "spark.ui.showConsoleProgress=$progress" "${job[@]}"
   fi
   make_environment "$root/.venv" "$root/requirements-embedded.txt"
   exec "$root/.venv/bin/python" "${job[@]}"

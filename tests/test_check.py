@@ -1,0 +1,131 @@
+"""The check finds what differs, and only that."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+from check_local_results import main, published_files, sql_list
+from conftest import ROOT, write_input
+
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def published(publish: Callable[..., str], input_path: Path, output_path: Path) -> Path:
+    publish("sail", input_path, output_path)
+    return output_path
+
+
+@pytest.fixture
+def check(input_path: Path, output_path: Path, capfd: pytest.CaptureFixture[str]) -> Check:
+    def run(input_folder: Path = input_path) -> tuple[int, str]:
+        capfd.readouterr()
+        status = main(["--input_path", str(input_folder), "--output_path", str(output_path)])
+        return status, capfd.readouterr().out
+
+    return run
+
+
+def rewrite(output_path: Path, dataset: str, select: str) -> None:
+    """Replaces a published dataset by a query over it."""
+    files = published_files(output_path, dataset)
+    connection = duckdb.connect()
+    connection.execute(f"CREATE TABLE published AS FROM read_parquet({sql_list(files)})")
+    for file in files:
+        Path(file).unlink()
+    connection.execute(f"COPY ({select}) TO '{files[0]}' (FORMAT parquet)")
+    manifest = json.loads((output_path / "_manifest.json").read_bytes())
+    manifest["datasets"][dataset]["files"] = [str(Path(files[0]).relative_to(output_path))]
+    (output_path / "_manifest.json").write_text(json.dumps(manifest))
+
+
+def test_equal_datasets_are_reported_line_by_line(published: Path, check: Check) -> None:
+    assert check() == (
+        0,
+        "ratings: equal: 6 rows, 0 missing, 0 extra\n"
+        "movies: equal: 5 rows, 0 missing, 0 extra\n"
+        "movies_with_stats: equal: 5 rows, 0 missing, 0 extra\n"
+        "top_movies_per_user: equal: 5 rows, 0 missing, 0 extra\n"
+        "rejects: equal: 0 rows\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "select", "report"),
+    [
+        ("ratings", "FROM published WHERE userId <> 2", "ratings: DIFFERENT: 4 rows, 2 missing, 0 extra\n"),
+        ("ratings", "FROM published UNION ALL (FROM published LIMIT 1)", "DIFFERENT: 7 rows, 0 missing, 1 extra\n"),
+        ("movies", "SELECT * REPLACE (trim(title, '\"') AS title) FROM published", "5 rows, 1 missing, 1 extra\n"),
+        (
+            "movies_with_stats",
+            "SELECT * REPLACE (avg_rating + 1e-15 AS avg_rating) FROM published",
+            "missing (10, 'First (2001)', 'Drama', 5.0, 0.5, 2.75)\n",
+        ),
+        (
+            "top_movies_per_user",
+            "SELECT * REPLACE ((rank % 3 + 1)::INTEGER AS rank) FROM published",
+            "top_movies_per_user: DIFFERENT: 5 rows, 5 missing, 5 extra\n",
+        ),
+        (
+            "movies_with_stats",
+            "SELECT * REPLACE (avg_rating::FLOAT AS avg_rating) FROM published",
+            "its columns are movieId INTEGER, title VARCHAR, genres VARCHAR, max_rating FLOAT, min_rating FLOAT, "
+            "avg_rating FLOAT; expected",
+        ),
+        ("movies", "SELECT title, movieId, genres FROM published", "its columns are title VARCHAR, movieId INTEGER"),
+    ],
+)
+def test_a_difference_is_counted_and_shown(
+    published: Path, check: Check, dataset: str, select: str, report: str
+) -> None:
+    rewrite(published, dataset, select)
+    status, said = check()
+    assert status == 1
+    assert report in said
+
+
+def test_a_dataset_that_is_missing_is_a_difference(published: Path, check: Check) -> None:
+    for file in published_files(published, "movies"):
+        Path(file).unlink()
+    (published / "_manifest.json").unlink()
+    status, said = check()
+    assert status == 1
+    assert f"movies: DIFFERENT: {published}/movies has no Parquet file\n" in said
+
+
+def test_rejects_are_counted(publish: Callable[..., str], tmp_path: Path, output_path: Path, check: Check) -> None:
+    folder = write_input(tmp_path / "bad", b"\xef\xbb\xbf1::10::5::100\n1::11\n\n2::12::5::1\x03\n", b"10::A::B\n10::C::D\n")
+    publish("sail", folder, output_path, "--max_rejects", 5)
+    assert check(folder)[0] == 0
+    (folder / "ratings.dat").write_bytes(b"1::10::5::100\n1::11\n2\n3\n")
+    status, said = check(folder)
+    assert status == 1
+    assert "rejects: DIFFERENT: expected 4: 3 rows\n" in said
+
+
+def test_compressed_input_is_checked_too(published: Path, check: Check, input_path: Path) -> None:
+    ratings = input_path / "ratings.dat"
+    (input_path / "ratings.dat.gz").write_bytes(gzip.compress(ratings.read_bytes()))
+    ratings.unlink()
+    assert check()[0] == 0
+
+
+def test_nothing_to_compare_is_status_2(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "check_local_results.py", "--output_path", tmp_path / "none"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, f"check_local_results: error: {tmp_path}/none not found\n")
+
+
+def test_the_check_shares_no_code_with_the_job() -> None:
+    source = (ROOT / "check_local_results.py").read_text()
+    assert "movielens_pipeline" not in source
+    assert "pyspark" not in source

@@ -1,0 +1,137 @@
+"""The same rows from both engines, and both equal to what DuckDB derives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from check_local_results import COLUMNS
+from conftest import (
+    ROOT,
+    assert_equal_by_check,
+    job_environment,
+    movie_lines,
+    rating_lines,
+    real_data,
+    rows_of,
+    write_input,
+)
+
+import movielens_pipeline as job
+
+Publish = Callable[..., str]
+
+
+def test_the_bundled_dataset_gives_the_same_rows_on_both_engines(publish: Publish, tmp_path: Path) -> None:
+    for engine in job.ENGINES:
+        publish(engine, ROOT / "dataset", tmp_path / engine)
+        assert_equal_by_check(ROOT / "dataset", tmp_path / engine)
+    for dataset in COLUMNS:
+        assert rows_of(tmp_path / "sail", dataset) == rows_of(tmp_path / "spark", dataset)
+
+
+def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tmp_path: Path, engine: str) -> None:
+    # GIVEN the bundled dataset, and its lines shuffled into several parts, with a movie line twice
+    lines = {name: (ROOT / "dataset" / name).read_bytes().splitlines(keepends=True) for name in ("ratings.dat", "movies.dat")}
+    for name, shuffled in lines.items():
+        random.Random(7).shuffle(shuffled)
+        (tmp_path / "shuffled" / name).mkdir(parents=True)
+        for part in range(5):
+            (tmp_path / "shuffled" / name / f"part-{part}").write_bytes(b"".join(shuffled[part::5]))
+    publish(engine, tmp_path / "shuffled", tmp_path / "out")
+    assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
+
+
+def test_a_movies_file_of_over_4_mb_is_read_once(publish: Publish, tmp_path: Path, engine: str) -> None:
+    # GIVEN a file so large that an engine may split it
+    movies = [(number, f"Movie {number} " + "x" * 60, "Drama") for number in range(1, 70_001)]
+    folder = write_input(tmp_path / "in", rating_lines([(1, 1, 5.0, 1)]), movie_lines(movies))
+    assert (folder / "movies.dat").stat().st_size > 4 * 2**20
+    said = publish(engine, folder, tmp_path / "out")
+    assert "movies: 70,000 rows" in said
+    assert_equal_by_check(folder, tmp_path / "out")
+
+
+def test_movielens_1m_equals_duckdb(publish: Publish, tmp_path: Path, engine: str) -> None:
+    publish(engine, real_data("ml-1m"), tmp_path)
+    assert_equal_by_check(real_data("ml-1m"), tmp_path)
+    # the releases' own figures, and a title that is broken when encodings are ignored
+    movies = rows_of(tmp_path, "movies")
+    assert (len(movies), len(rows_of(tmp_path, "top_movies_per_user"))) == (3883, 3 * 6040)
+    assert (73, "Misérables, Les (1995)", "Drama|Musical") in movies
+
+
+def test_movielens_latest_small_equals_duckdb(publish: Publish, tmp_path: Path, engine: str) -> None:
+    # GIVEN the release's CSV as lines with `::`
+    release = real_data("ml-latest-small")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("movies", "ratings"):
+        with (release / f"{name}.csv").open(encoding="utf-8", newline="") as source:
+            rows = list(csv.reader(source))[1:]
+        (folder / f"{name}.dat").write_text("".join("::".join(row) + "\n" for row in rows), encoding="utf-8")
+    publish(engine, folder, tmp_path / "out")
+    assert_equal_by_check(folder, tmp_path / "out")
+    unrated = [row for row in rows_of(tmp_path / "out", "movies_with_stats") if row[5] is None]
+    assert len(unrated) == 18
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def standalone_cluster(tmp_path: Path) -> Iterator[str]:
+    """A Spark master and two workers, each a process of its own."""
+    port = free_port()
+    url = f"spark://127.0.0.1:{port}"
+    environment = {**job_environment(), "SPARK_WORKER_DIR": str(tmp_path / "work")}
+    logs = (tmp_path / "cluster.log").open("w")
+
+    def start(*arguments: object) -> subprocess.Popen[bytes]:
+        command = [Path(sys.executable).parent / "spark-class", *map(str, arguments)]
+        # without the quiet configuration, so that the log says who is there
+        return subprocess.Popen(command, env={**environment, "SPARK_CONF_DIR": str(tmp_path)}, stdout=logs, stderr=logs)
+
+    deploy = "org.apache.spark.deploy"
+    ports = ["--webui-port", free_port()]
+    processes = [start(f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", port, *ports)]
+    processes += [
+        start(f"{deploy}.worker.Worker", "--host", "127.0.0.1", "--webui-port", free_port(), "-c", 1, "-m", "1g", url)
+        for _ in range(2)
+    ]
+    deadline = time.monotonic() + 120
+    while len(re.findall("Registering worker", (tmp_path / "cluster.log").read_text())) < 2:
+        assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()[-2000:]
+        time.sleep(0.2)
+    yield url
+    for process in reversed(processes):
+        process.terminate()
+        process.wait(timeout=30)
+    logs.close()
+
+
+def test_a_standalone_cluster_gives_the_same_rows(standalone_cluster: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["spark-submit", "--master", standalone_cluster, "--conf", "spark.driver.host=127.0.0.1",
+         "--conf", "spark.executor.memory=600m", ROOT / "movielens_pipeline.py",
+         "--input_path", ROOT / "dataset", "--output_path", tmp_path / "out"],
+        env=job_environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
+    # both workers ran an executor
+    executors = (tmp_path / "cluster.log").read_text()
+    assert len(set(re.findall(r"Launching executor (\S+/\d+) on worker (\S+)", executors))) == 2
+    assert os.listdir(tmp_path / "work")

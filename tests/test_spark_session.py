@@ -1,0 +1,134 @@
+"""Starting an engine: the launcher decides, an option overrules it, and nothing of either clutters the terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, job_command, job_environment, run_job, write_input
+from golden import assert_golden
+
+import movielens_pipeline as job
+
+
+def test_plain_python_means_sail_and_spark_submit_means_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
+    assert job.parse_args(["--input_path", "a", "--output_path", "b"]).engine == "sail"
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "4711")
+    assert job.parse_args(["--input_path", "a", "--output_path", "b"]).engine == "spark"
+    assert job.parse_args(["--input_path", "a", "--output_path", "b", "--engine", "sail"]).engine == "sail"
+
+
+def test_the_session_is_one_on_the_engine_asked_for(engine: str, spark: Any) -> None:
+    assert job.is_sail(spark) == (engine == "sail")
+    assert job.engine_version(spark)
+    assert spark.range(3).count() == 3
+
+
+def test_ansi_mode_stays_on(spark: Any) -> None:
+    with pytest.raises(Exception, match=r"(?i)cast|convert|invalid"):
+        spark.sql("SELECT CAST('five' AS INT)").collect()
+
+
+def test_the_memory_of_sail_is_bounded_by_machine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < job.memory_for_sail() <= machine / 3
+    # GIVEN a container that may have two gigabytes
+    monkeypatch.setattr(Path, "is_file", lambda self: str(self).endswith("memory.max"))
+    monkeypatch.setattr(Path, "read_text", lambda _: "2000000000\n")
+    assert job.memory_for_sail() == 2_000_000_000 // 3
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--input_path", "x"]])
+def test_help_version_and_usage_errors_come_without_starting_or_importing_an_engine(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "movielens_pipeline.py", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert not imported & {"pyspark", "pysail", "fsspec", "pandas", "numpy", "pyarrow", "py4j"}
+
+
+def test_version_is_that_of_the_version_file() -> None:
+    done = run_job("sail", "--version")
+    assert done.stdout == f"movielens_pipeline {(ROOT / 'VERSION').read_text().strip()}\n"
+
+
+def test_all_that_is_said_is_the_job_s_own_and_standard_output_stays_empty(
+    engine: str, input_path: Path, output_path: Path
+) -> None:
+    done = run_job(engine, "--input_path", input_path, "--output_path", output_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr
+    if engine == "spark":  # spark-submit gives a script one stream, its own standard output
+        said, chatter = done.stdout, done.stderr
+        assert chatter in ("", "WARNING: Using incubator modules: jdk.incubator.vector\n")
+    else:
+        assert done.stdout == ""
+    assert_golden("run", said, output=output_path)
+
+
+def test_the_other_engine_can_be_started_by_either_launcher(input_path: Path, output_path: Path) -> None:
+    # GIVEN spark-submit with --engine sail, and python with --engine spark
+    for launcher, engine in (("spark", "sail"), ("sail", "spark")):
+        done = run_job(launcher, "--input_path", input_path, "--output_path", output_path, "--engine", engine)
+        assert done.returncode == 0, done.stderr
+        assert f"engine: {engine} " in done.stdout + done.stderr
+
+
+def test_missing_java_is_one_line(tmp_path: Path, input_path: Path, output_path: Path) -> None:
+    # GIVEN a machine with the tools that Spark's scripts call, but without Java
+    for tool in ("bash", "dirname", "env", "ps", "python3", "sed", "cat", "ls", "uname"):
+        if found := shutil.which(tool):
+            (tmp_path / tool).symlink_to(found)
+    environment = {**job_environment(), "PATH": str(tmp_path)}
+    environment.pop("JAVA_HOME", None)
+    done = run_job(
+        "sail", "--input_path", input_path, "--output_path", output_path, "--engine", "spark", env=environment
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("it needs Java 17 or 21 on PATH or in JAVA_HOME")
+
+
+def test_the_sail_engine_missing_is_one_line(tmp_path: Path, input_path: Path, output_path: Path) -> None:
+    (tmp_path / "pysail").mkdir()
+    (tmp_path / "pysail" / "__init__.py").write_text("raise ImportError('none here', name='pysail')\n")
+    environment = {**job_environment(), "PYTHONPATH": str(tmp_path)}
+    done = run_job("sail", "--input_path", input_path, "--output_path", output_path, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "movielens_pipeline: error: the sail engine is not installed (pysail is missing): "
+        "pip install -r requirements-embedded.txt, or use spark-submit\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
+    engine: str, tmp_path: Path, output_path: Path, name: str, status: int
+) -> None:
+    # GIVEN a run in the middle of its work
+    folder = write_input(tmp_path / "in", b"1::10::5::100\n" * 3_000_000)
+    process = subprocess.Popen(
+        job_command(engine, "--input_path", folder, "--output_path", output_path),
+        env=job_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(output_path.glob("_staging/*/ratings")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # WHEN the terminal's process group gets the signal
+    os.killpg(process.pid, getattr(signal, name))
+    sent = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    # THEN it ends soon, says so in one line, and published nothing
+    assert process.returncode in (status, -getattr(signal, name))
+    assert time.monotonic() - sent < 10
+    assert "Traceback" not in said
+    assert not [entry for entry in output_path.glob("*") if entry.name != "_staging"]
