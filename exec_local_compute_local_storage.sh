@@ -27,11 +27,10 @@ main() {
   if [[ $(engine_of "$@") == spark ]]; then
     require_java
     make_environment "$root/.venv-spark" "$root/requirements.txt"
-    export PATH="$root/.venv-spark/bin:$PATH" PYSPARK_PYTHON="$root/.venv-spark/bin/python"
-    export SPARK_CONF_DIR="${SPARK_CONF_DIR:-$root/scripts/spark-conf}"
+    use_spark_environment "$root"
     local progress=false
     [[ ! -t 2 ]] || progress=true
-    exec spark-submit --conf "spark.ui.showConsoleProgress=$progress" "${job[@]}"
+    exec "$SPARK_HOME/bin/spark-submit" --conf "spark.ui.showConsoleProgress=$progress" "${job[@]}"
   fi
   make_environment "$root/.venv" "$root/requirements-embedded.txt"
   exec "$root/.venv/bin/python" "${job[@]}"

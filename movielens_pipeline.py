@@ -1146,7 +1146,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--input-path",
         required=True,
         metavar="PATH",
-        help="where movies.dat and ratings.dat are: a folder, file://, hdfs:// (spark), s3:// or s3a://",
+        help="where movies.dat and ratings.dat are: a folder, file:// or, on spark, hdfs://",
     )
     parser.add_argument(
         "--output_path", "--output-path", required=True, metavar="PATH", help="where to publish; the same kinds of path"
@@ -1172,7 +1172,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     for option in ("input_path", "output_path"):
         path = getattr(arguments, option)
         scheme = path.partition("://")[0] if "://" in path else "file"
-        allowed = ["file", "s3", "s3a"] + (["hdfs"] if arguments.engine == "spark" else [])
+        allowed = ["file", "hdfs"] if arguments.engine == "spark" else ["file"]
         if not path or scheme not in allowed:
             kinds = ", ".join(f"{kind}://" for kind in allowed)
             parser.error(f"--{option} {path!r}: the {arguments.engine} engine takes a folder, or one at {kinds}")

@@ -71,6 +71,14 @@ require_java() {
 on Debian or Ubuntu: sudo apt-get install openjdk-$LEAST_JAVA-jre-headless"
 }
 
+# use_spark_environment ROOT: has Spark's own scripts take the environment .venv-spark and a quiet configuration.
+# SPARK_HOME is set because the search for it, in Spark's find-spark-home, fails where a path has a space in it.
+use_spark_environment() {
+  local spark_homes=("$1"/.venv-spark/lib/python3*/site-packages/pyspark)
+  export SPARK_HOME=${spark_homes[0]} PYSPARK_PYTHON=$1/.venv-spark/bin/python
+  export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$1/scripts/spark-conf}
+}
+
 # engine_of ARGUMENT...: prints the engine that the arguments name, sail where they name none.
 engine_of() {
   local engine=sail

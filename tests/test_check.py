@@ -11,8 +11,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from check_local_results import main, published_files, sql_list
 from conftest import ROOT, write_input
+
+from check_local_results import main, published_files, sql_list
 
 Check = Callable[..., tuple[int, str]]
 
@@ -46,7 +47,8 @@ def rewrite(output_path: Path, dataset: str, select: str) -> None:
     (output_path / "_manifest.json").write_text(json.dumps(manifest))
 
 
-def test_equal_datasets_are_reported_line_by_line(published: Path, check: Check) -> None:
+@pytest.mark.usefixtures("published")
+def test_equal_datasets_are_reported_line_by_line(check: Check) -> None:
     assert check() == (
         0,
         "ratings: equal: 6 rows, 0 missing, 0 extra\n"
@@ -101,7 +103,8 @@ def test_a_dataset_that_is_missing_is_a_difference(published: Path, check: Check
 
 
 def test_rejects_are_counted(publish: Callable[..., str], tmp_path: Path, output_path: Path, check: Check) -> None:
-    folder = write_input(tmp_path / "bad", b"\xef\xbb\xbf1::10::5::100\n1::11\n\n2::12::5::1\x03\n", b"10::A::B\n10::C::D\n")
+    ratings = b"\xef\xbb\xbf1::10::5::100\n1::11\n\n2::12::5::1\x03\n"
+    folder = write_input(tmp_path / "bad", ratings, b"10::A::B\n10::C::D\n")
     publish("sail", folder, output_path, "--max_rejects", 5)
     assert check(folder)[0] == 0
     (folder / "ratings.dat").write_bytes(b"1::10::5::100\n1::11\n2\n3\n")
@@ -110,7 +113,8 @@ def test_rejects_are_counted(publish: Callable[..., str], tmp_path: Path, output
     assert "rejects: DIFFERENT: expected 4: 3 rows\n" in said
 
 
-def test_compressed_input_is_checked_too(published: Path, check: Check, input_path: Path) -> None:
+@pytest.mark.usefixtures("published")
+def test_compressed_input_is_checked_too(check: Check, input_path: Path) -> None:
     ratings = input_path / "ratings.dat"
     (input_path / "ratings.dat.gz").write_bytes(gzip.compress(ratings.read_bytes()))
     ratings.unlink()

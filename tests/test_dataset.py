@@ -66,8 +66,7 @@ def test_it_has_movielens_difficulties(ratings: list[list[str]]) -> None:
 
 
 def test_too_many_ratings_for_the_users_are_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "dataset" / "generate.py", "--ratings", "0"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, ROOT / "dataset" / "generate.py", "--ratings", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--ratings must be at least 1" in done.stderr

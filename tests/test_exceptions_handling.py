@@ -187,7 +187,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     def mount(options: str) -> Path:
         folder = tmp_path / "disk"
         folder.mkdir(exist_ok=True)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False, capture_output=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        done = subprocess.run(command, check=False, capture_output=True)
         if done.returncode:
             pytest.skip("mounting a small disk takes root")
         mounted.append(folder)
@@ -263,8 +264,8 @@ def test_an_input_that_vanishes_while_it_is_read_is_not_published(
     assert not visible_names(output_path)
 
 
-def test_too_little_memory_is_said(tmp_path: Path, output_path: Path) -> None:
-    # GIVEN a pool of one megabyte, for sail; spark takes its memory from the launcher
+def test_too_little_memory_is_said(output_path: Path) -> None:
+    # GIVEN a pool of a tenth of a megabyte, for sail; spark takes its memory from the launcher
     environment = {**job_environment(), "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": "100000"}
     done = run_job("sail", "--input_path", ROOT / "dataset", "--output_path", output_path, env=environment)
     assert_golden("out_of_memory", done.stderr.splitlines()[-1] + "\n", output=output_path)
@@ -276,7 +277,7 @@ def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path
     # GIVEN a job with a fault in it
     broken = tmp_path / "movielens_pipeline.py"
     source = (ROOT / "movielens_pipeline.py").read_text()
-    broken.write_text(source.replace("TOP_RANKS = 3", 'TOP_RANKS = object()'))
+    broken.write_text(source.replace("TOP_RANKS = 3", "TOP_RANKS = object()"))
     done = subprocess.run(
         [sys.executable, broken, "--input_path", input_path, "--output_path", tmp_path / "out"],
         capture_output=True, text=True, env=job_environment(), check=False, timeout=60,

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Usage: scripts/lint.sh
+# Summary: Runs ruff, mypy, shellcheck and shfmt over the project, in .venv-dev, which it makes when it is missing.
+#
+# Exit status: 0 when all is clean.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  if wants_help "$@"; then
+    print_help "${BASH_SOURCE[0]}"
+    return
+  fi
+  make_environment "$root/.venv-dev" "$root/requirements-dev.txt"
+  make_environment "$root/.venv-spark" "$root/requirements.txt" # mypy reads the types of what is installed there
+  cd "$root"
+  local scripts=(*.sh scripts/*.sh .ci/run)
+  export PATH="$root/.venv-dev/bin:$PATH"
+  ruff check .
+  ruff format --check .
+  mypy --python-executable "$root/.venv-spark/bin/python"
+  shellcheck -x "${scripts[@]}"
+  shfmt -d -i 2 "${scripts[@]}"
+}
+
+main "$@"

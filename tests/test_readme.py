@@ -1,0 +1,160 @@
+"""The README is kept true: its commands run, its tables are those of the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, copy_project, job_environment
+
+import movielens_pipeline as job
+
+README = (ROOT / "README.md").read_text()
+ALL_TEXT = README + (ROOT / "dataset" / "README.md").read_text()
+
+# Commands that are tested elsewhere or cannot run here, with the reason
+NOT_RUN_HERE = {
+    "./run_tests.sh": "this is it; .ci/run calls it",
+    "./exec_local_compute_local_storage.sh": "test_shell runs it in a fresh clone",
+    "./exec_local_compute_local_storage.sh --input_path dataset --output_path output": "as above, with arguments",
+    "./exec_local_compute_local_storage.sh --engine spark": "as above, on spark",
+    "python3 -m venv my-environment": "test_shell makes the same environment",
+    "my-environment/bin/pip install --require-hashes -r requirements-embedded.txt": "as above",
+    "for name in requirements requirements-embedded requirements-dev; do": "would take newer versions",
+    'uv pip compile --universal --python-version 3.11 --generate-hashes "$name.in" -o "$name.txt" --upgrade': "so too",
+    "done": "as above",
+}
+
+
+def marked_block(mark: str, language: str = "") -> str:
+    found = re.search(rf"<!-- {mark} -->\n```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, mark
+    return found[1]
+
+
+def table_after(heading: str) -> dict[str, str]:
+    section = README.partition(heading)[2]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", re.split(r"\n#+ ", section)[0], re.MULTILINE)
+    return {first.strip("`"): rest for first, rest in rows if not set(first) <= set("-| ")}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = copy_project(tmp_path_factory.mktemp("readme"))
+    for name in (".venv", "my-environment"):  # both engines are in the suite's own environment
+        (folder / name).symlink_to(Path(sys.executable).parent.parent)
+    return folder
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", ALL_TEXT, re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for line in dict.fromkeys(lines) if line not in NOT_RUN_HERE]
+
+
+def test_every_command_ends_well_in_the_order_of_the_readme(clone: Path) -> None:
+    # GIVEN the result of the first command, which test_shell tries
+    first = "my-environment/bin/python movielens_pipeline.py --input_path dataset --output_path output"
+    assert first in commands()
+    for command in [first, *commands()]:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=clone, env=job_environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_no_command_is_left_out_without_being_there() -> None:
+    for command in NOT_RUN_HERE:
+        assert command in ALL_TEXT
+
+
+@pytest.mark.parametrize("mark", ["lazy", "recipe"])
+def test_every_python_example_runs(clone: Path, mark: str) -> None:
+    main = [sys.executable, "movielens_pipeline.py", "--input_path", "dataset", "--output_path", "output"]
+    subprocess.run(main, cwd=clone, env=job_environment(), check=True, capture_output=True)
+    # an example in which the engine is still running leaves it to the interpreter to end; see leave()
+    source = marked_block(mark, "python") + "\nimport os, sys; sys.stdout.flush(); os._exit(0)"
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=clone, env=job_environment(), capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = {"lazy": "'ratings': 100000", "recipe": "ratings 100000\nmovies 1700\n"}[mark]
+    assert expected in done.stdout
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse of Python 3.13 lays help out in another way")
+def test_the_help_is_the_one_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        job.parse_args(["--help"])
+    assert capsys.readouterr().out == marked_block("help")
+
+
+def test_the_datasets_of_the_readme_are_the_contract_s() -> None:
+    described = table_after("# movielens_pipeline")
+    for name in ("ratings", "movies", "top_movies_per_user"):
+        columns = re.sub(r" \(.*?\)", "", described[name].partition(" | ")[0])
+        assert columns == job.SCHEMAS[name]
+    rejects = re.search(r"dataset `rejects` \((.*?)\)", README.replace("\n", " "))
+    assert rejects
+    assert rejects[1] == job.SCHEMAS["rejects"]
+
+
+def test_the_reasons_of_the_readme_are_the_code_s() -> None:
+    reasons = {
+        job.NUL_BYTE, job.FIELDS_MISSING, job.TOO_MANY_FIELDS, job.RATING_NOT_A_NUMBER, job.RATING_OUT_OF_RANGE,
+        job.TIMESTAMP_NOT_AN_INTEGER, job.TIMESTAMP_BEYOND_BIGINT, job.TITLE_MISSING, job.GENRES_MISSING,
+        job.DUPLICATE_MOVIE,
+        *(text.format(name) for text in (job.NOT_AN_ID, job.ID_BEYOND_INT) for name in ("userId", "movieId")),
+    }  # fmt: skip
+    assert table_after("### Lines that are not valid").keys() - {"reason"} == reasons
+
+
+def test_the_exit_statuses_of_the_readme_are_the_code_s() -> None:
+    statuses = {str(value) for name, value in vars(job).items() if name.startswith("EXIT_")} | {"130"}
+    assert table_after("## Exit status").keys() - {"status"} == statuses
+
+
+def test_the_options_of_the_readme_are_the_code_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        job.parse_args(["--help"])
+    options = set(re.findall(r"^  (--\w+) ", capsys.readouterr().out, re.MULTILINE)) - {"--version"}
+    assert {name for name in table_after("## Configuration") if name.startswith("--")} == options
+
+
+def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
+    engine: str, publish: Callable[..., str], output_path: Path
+) -> None:
+    publish(engine, ROOT / "dataset", output_path)
+    real = json.loads((output_path / "_manifest.json").read_bytes())
+    shown = json.loads(marked_block("manifest", "json"))
+
+    def shape(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: shape(entry) for name, entry in value.items()}
+        return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
+
+    real["datasets"] = {"movies": real["datasets"]["movies"]}
+    assert shape(real) == shape(shown)
+    for field in ("schema_version", "job_version", "rejects"):
+        assert real[field] == shown[field]
+    assert real["datasets"]["movies"]["columns"] == shown["datasets"]["movies"]["columns"]
+    assert real["datasets"]["movies"]["rows"] == shown["datasets"]["movies"]["rows"]
+    assert [file["bytes"] for file in real["input_files"]] == [file["bytes"] for file in shown["input_files"]]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = (ROOT / "VERSION").read_text().strip()
+    assert job.__version__ == version
+    assert re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[0] == version
+
+
+def test_every_link_within_the_project_leads_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,166 @@
+"""The wrappers, as a newcomer runs them: from a fresh clone, any folder, with spaces in paths."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, assert_equal_by_check, copy_project, job_environment, visible_names, write_input
+
+Shell = Callable[..., subprocess.CompletedProcess[str]]
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.sh"))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone in a folder with a space in its name."""
+    return copy_project(tmp_path_factory.mktemp("a clone") / "movie lens")
+
+
+@pytest.fixture(scope="module")
+def shell(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Runs a script of the clone with an empty HOME, from another folder."""
+    home = tmp_path_factory.mktemp("home")
+
+    def run(script: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        # without the suite's own environment on PATH
+        own = str(Path(sys.executable).parent)
+        path = ":".join(folder for folder in os.environ["PATH"].split(":") if folder != own)
+        environment = {**job_environment(), "HOME": str(home), "PATH": path}
+        environment.pop("SPARK_CONF_DIR", None)
+        environment.pop("VIRTUAL_ENV", None)
+        settings = {"cwd": home, "env": environment, "timeout": 600, **options}
+        command = [clone / script, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first_run(shell: Shell) -> subprocess.CompletedProcess[str]:
+    return shell("exec_local_compute_local_storage.sh")
+
+
+def test_the_first_start_makes_its_environment_and_a_right_result(
+    first_run: subprocess.CompletedProcess[str], clone: Path
+) -> None:
+    assert first_run.returncode == 0, first_run.stderr
+    assert first_run.stdout == ""
+    first, *_ = first_run.stderr.splitlines()
+    assert first == f"making {clone}/.venv from requirements-embedded.txt (once; a minute or two)"
+    assert_equal_by_check(clone / "dataset", clone / "output")
+    # the check runs in that environment
+    done = subprocess.run([clone / ".venv/bin/python", clone / "check_local_results.py"], check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.usefixtures("first_run")
+def test_the_second_start_installs_nothing(shell: Shell) -> None:
+    # GIVEN a package index that cannot be reached
+    done = shell("exec_local_compute_local_storage.sh", "--version")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("movielens_pipeline ")
+
+
+@pytest.mark.usefixtures("first_run")
+def test_arguments_override_the_defaults(shell: Shell, tmp_path: Path) -> None:
+    folder = write_input(tmp_path / "in put")
+    done = shell("exec_local_compute_local_storage.sh", "--input_path", folder, "--output_path", tmp_path / "out put")
+    assert done.returncode == 0, done.stderr
+    assert_equal_by_check(folder, tmp_path / "out put")
+
+
+@pytest.mark.usefixtures("first_run")
+@pytest.mark.parametrize(("arguments", "status"), [(["--no_such"], 2), (["--input_path", "nowhere"], 3)])
+def test_the_exit_status_is_the_job_s(shell: Shell, arguments: list[str], status: int) -> None:
+    assert shell("exec_local_compute_local_storage.sh", *arguments).returncode == status
+
+
+@pytest.mark.usefixtures("first_run")
+def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_that_fails(
+    shell: Shell, clone: Path
+) -> None:
+    # GIVEN a requirement that no index has
+    requirements = clone / "requirements-embedded.txt"
+    pinned = requirements.read_text()
+    requirements.write_text(pinned + "no-such-package-as-this==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    moved = clone / ".venv.kept"
+    shutil.copytree(clone / ".venv", moved, symlinks=True)
+    try:
+        done = shell("exec_local_compute_local_storage.sh", "--version")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[0].startswith(f"making {clone}/.venv from requirements-embedded.txt")
+        assert done.stderr.splitlines()[-1] == (
+            f"exec_local_compute_local_storage.sh: error: pip could not install {requirements}; "
+            "is the package index reachable?"
+        )
+    finally:
+        requirements.write_text(pinned)
+        shutil.rmtree(clone / ".venv")
+        moved.rename(clone / ".venv")
+
+
+def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_path: Path) -> None:
+    # GIVEN that environment, which the suite has made already: the one it runs in
+    (clone / ".venv-spark").symlink_to(Path(sys.executable).parent.parent)
+    done = shell("exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "engine: spark " in done.stdout
+    assert_equal_by_check(clone / "dataset", tmp_path / "out")
+
+
+@pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292"])
+def test_java_missing_or_too_old_is_one_line(shell: Shell, tmp_path: Path, version: str | None) -> None:
+    # GIVEN a JAVA_HOME with an old Java, or with none
+    (tmp_path / "bin").mkdir()
+    if version:
+        (tmp_path / "bin" / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+        (tmp_path / "bin" / "java").chmod(0o755)
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path)}
+    done = shell("exec_local_compute_local_storage.sh", "--engine=spark", env=environment)
+    found = {None: "none", "11.0.2": "11", "1.8.0_292": "1"}[version]
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"exec_local_compute_local_storage.sh: error: the spark engine needs Java 17 or 21, found {found}; "
+        "on Debian or Ubuntu: sudo apt-get install openjdk-17-jre-headless\n"
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_the_header(shell: Shell, clone: Path, script: str) -> None:
+    done = shell(script, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: {script}")
+    for line in done.stdout.splitlines():
+        assert f"# {line}".rstrip() in (clone / script).read_text()
+    assert "Exit status:" in done.stdout
+
+
+@pytest.mark.usefixtures("first_run")
+def test_two_first_starts_at_once_both_end_well(clone: Path, tmp_path: Path) -> None:
+    # GIVEN an environment that is made anew, by two at once, each after the other's lock
+    (clone / ".venv" / "requirements.installed").unlink()
+    command = [clone / "exec_local_compute_local_storage.sh", "--output_path"]
+    running = [
+        subprocess.Popen([*command, tmp_path / str(number)], stderr=subprocess.PIPE, text=True) for number in (1, 2)
+    ]
+    said = [process.communicate(timeout=600)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert sum("making" in text for text in said) == 1
+    assert visible_names(tmp_path / "1") == visible_names(tmp_path / "2")
+
+
+@pytest.mark.usefixtures("first_run")
+def test_the_wrapper_itself_takes_no_time_to_speak_of(shell: Shell, clone: Path) -> None:
+    # no figure is asserted: that is for the benchmark; but neither pip nor venv may be called
+    started = time.time()
+    shell("exec_local_compute_local_storage.sh", "--version")
+    changed = [path for path in (clone / ".venv").iterdir() if path.stat().st_mtime > started]
+    assert not changed
