@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROWS_SHOWN = 5
-BYTE_ORDER_MARK = b"\xef\xbb\xbf".decode("iso-8859-1")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+NO_ASCII = bytes(range(128)) + b"?" * 128
+CHUNK = 16 * 2**20
 
 COLUMNS = {
     "ratings": "userId INTEGER, movieId INTEGER, rating FLOAT, timestamp BIGINT",
@@ -97,10 +99,24 @@ def plain_files(files: list[Path], scratch: Path) -> list[Path]:
     return plain
 
 
+def ascii_file(file: Path, scratch: Path) -> Path:
+    """The file, or a copy in which each byte that is not ASCII is a question mark: a valid rating has none."""
+    with file.open("rb") as source:
+        if all(chunk.isascii() for chunk in iter(lambda: source.read(CHUNK), b"")):
+            return file
+        source.seek(0)
+        copy = scratch / f"{file.name}-ascii"
+        with copy.open("xb") as target:
+            target.write(source.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK).translate(NO_ASCII))
+            for chunk in iter(lambda: source.read(CHUNK), b""):
+                target.write(chunk.translate(NO_ASCII))
+    return copy
+
+
 def lines_of(files: list[Path]) -> Iterator[str]:
     """The lines that are not blank: UTF-8 where that is valid, else ISO-8859-1."""
     for file in files:
-        for line in file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+        for line in file.read_bytes().removeprefix(BYTE_ORDER_MARK).splitlines():
             if line.strip(b" \t"):
                 try:
                     yield line.decode("utf-8")
@@ -129,12 +145,12 @@ def derive(connection: duckdb.DuckDBPyConnection, input_path: Path, scratch: Pat
     columns = [list(column) for column in zip(*movies, strict=True)] or [[], [], []]
     connection.execute("INSERT INTO expected_movies SELECT unnest(?), unnest(?), unnest(?)", columns)
 
-    files = [str(file) for file in plain_files(input_files(input_path, "ratings.dat"), scratch)]
+    files = [str(ascii_file(file, scratch)) for file in plain_files(input_files(input_path, "ratings.dat"), scratch)]
     # one column a line: a delimiter that no file holds
     connection.execute(
-        f"""CREATE VIEW rating_lines AS SELECT ltrim(line, '{BYTE_ORDER_MARK}') AS line FROM read_csv(
+        f"""CREATE VIEW rating_lines AS SELECT line FROM read_csv(
                {sql_list(files)}, columns = {{'line': 'VARCHAR'}}, header = false, auto_detect = false,
-               delim = '\x01\x02\x03\x04', quote = '', escape = '', encoding = 'latin-1', strict_mode = false,
+               delim = '\x01\x02\x03\x04', quote = '', escape = '', strict_mode = false,
                max_line_size = 100000000
            ) WHERE trim(line, ' \t') <> ''"""
     )
