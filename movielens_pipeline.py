@@ -948,7 +948,7 @@ def finish(storage: Storage, output: str, manifest: Manifest) -> None:
 
 
 def sweep(storage: Storage, output: str, own_run_id: str) -> None:
-    """Deletes what runs that are over left below the staging folder."""
+    """Deletes what runs that are over left below the staging folder; not while one of them is publishing."""
     for entry in storage.list(join(output, STAGING)):
         try:
             started = datetime.strptime(entry.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
@@ -990,8 +990,8 @@ def run(spark: SparkSession, arguments: argparse.Namespace) -> None:
     }
     inputs = find_input(spark, input_path, "movies.dat") + find_input(spark, input_path, "ratings.dat")
     refuse_foreign_files(storage, output)
-    recover(storage, output, run_id)
-    sweep(storage, output, run_id)
+    if not recover(storage, output, run_id):
+        sweep(storage, output, run_id)
     staging = join(output, STAGING, run_id)
     try:
         rows = make_datasets(spark, input_path, staging, arguments.max_rejects)

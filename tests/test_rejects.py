@@ -136,7 +136,7 @@ def test_all_kinds_at_once_have_the_same_reasons_on_both_engines(
 
 def test_a_few_of_many_are_shown(run_main: Main, tmp_path: Path, output_path: Path) -> None:
     folder = write_input(tmp_path, ratings_with(*(b"bad %04d" % number for number in range(2500))))
-    status, said = run_main("sail", "--input_path", folder, "--output_path", output_path)
+    _, said = run_main("sail", "--input_path", folder, "--output_path", output_path)
     *_, count, last = (line for line in said.splitlines() if "bad" not in line)
     assert count == "ratings.dat: fields missing: 2,500 lines"
     assert last == (

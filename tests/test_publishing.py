@@ -1,0 +1,304 @@
+"""Publishing: a reader sees the earlier result or the new one, and each run heals what another left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stress
+from conftest import (
+    RATINGS,
+    assert_equal_by_check,
+    job_command,
+    job_environment,
+    rating_lines,
+    rows_of,
+    run_job,
+    visible_names,
+    write_input,
+)
+from golden import assert_golden
+
+import movielens_pipeline as job
+from check_local_results import main as check_main
+
+Main = Callable[..., tuple[int, str]]
+Publish = Callable[..., str]
+
+GONE = f"20200101T000000Z-{job.host_name()}-999999999-0000"  # no process has such a number
+ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
+DATASETS = {"ratings", "movies", "movies_with_stats", "top_movies_per_user"}
+
+
+@pytest.fixture
+def two_inputs(tmp_path: Path) -> tuple[Path, Path]:
+    return write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
+
+
+def manifest_of(output_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output_path / "_manifest.json").read_bytes())
+    return found
+
+
+def leave_unpublished(output_path: Path, run_id: str, finished: datetime) -> None:
+    """Turns a published result into one that the run `run_id` had staged and was about to publish."""
+    manifest = {**manifest_of(output_path), "run_id": run_id, "finished": f"{finished:%Y-%m-%dT%H:%M:%SZ}"}
+    for dataset in manifest["datasets"]:
+        target = output_path / "_staging" / run_id / dataset
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (output_path / dataset).rename(target)
+    (output_path / "_manifest.json").unlink()
+    (output_path / "_publishing.json").write_text(json.dumps(manifest))
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def test_a_published_folder_holds_the_manifest_and_just_the_files_that_it_lists(
+    engine: str, publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    for _ in range(2):
+        publish(engine, input_path, output_path)
+        assert visible_names(output_path) == DATASETS | {"_manifest.json"}
+        listed = {
+            output_path / file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]
+        }
+        found = {path for path in output_path.rglob("*") if path.is_file() and path.name != "_manifest.json"}
+        assert found == listed
+
+
+def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_path: Path, output_path: Path) -> None:
+    before = now().replace(microsecond=0)
+    publish(engine, input_path, output_path)
+    manifest = manifest_of(output_path)
+    assert manifest["schema_version"] == 1
+    assert manifest["job_version"] == job.__version__
+    assert manifest["engine"]["name"] == engine
+    assert before <= job.utc(manifest["started"]) <= job.utc(manifest["finished"]) <= now()
+    assert manifest["input_files"] == [
+        {"path": str(input_path / name), "bytes": (input_path / name).stat().st_size}
+        for name in ("movies.dat", "ratings.dat")
+    ]
+    for entry in manifest["datasets"].values():
+        assert entry["bytes"] == sum((output_path / file).stat().st_size for file in entry["files"])
+    assert {name: entry["rows"] for name, entry in manifest["datasets"].items()} == {
+        name: len(rows_of(output_path, name)) for name in DATASETS
+    }
+
+
+def test_a_new_result_replaces_the_earlier_one_across_engines(
+    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    old, new = two_inputs
+    for engine, folder in (("sail", old), ("spark", new), ("sail", old)):
+        publish(engine, folder, output_path)
+        assert_equal_by_check(folder, output_path)
+
+
+def test_a_run_that_fails_leaves_the_earlier_result_and_nothing_else(
+    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    earlier = {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()}
+    (new / "ratings.dat").write_bytes(b"no rating\n")
+    assert run_main(engine, "--input_path", new, "--output_path", output_path)[0] == 3
+    assert {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()} == earlier
+
+
+@pytest.mark.parametrize("lost_in", ["ratings", "movies", "movies_with_stats"])
+def test_rows_that_get_lost_are_noticed_and_not_published(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, lost_in: str
+) -> None:
+    # GIVEN a fault in the job that loses a row on the way
+    write = job.write_dataset
+
+    def write_less(frame: Any, folder: str, name: str) -> int:
+        return write(frame.limit(frame.count() - 1) if name == lost_in else frame, folder, name)
+
+    monkeypatch.setattr(job, "write_dataset", write_less)
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert_golden(f"lost_{lost_in}", said.splitlines()[-1] + "\n", input=input_path)
+    assert status == 1
+    assert not visible_names(output_path)
+
+
+@pytest.mark.parametrize("run_id", [GONE, ELSEWHERE])
+def test_what_a_dead_run_was_about_to_publish_is_published_by_the_next(
+    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path, run_id: str
+) -> None:
+    # GIVEN a run that died when its journal was written; elsewhere, where one cannot look, more than five minutes ago
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    leave_unpublished(output_path, run_id, now() - timedelta(minutes=6))
+    # WHEN the next run fails on its own account
+    (new / "ratings.dat").unlink()
+    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
+    assert status == 3
+    # THEN nothing was healed before its input was found; and the run after that heals
+    new_ratings = rating_lines(RATINGS[:4]) + b"bad\n"
+    (new / "ratings.dat").write_bytes(new_ratings)
+    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
+    assert status == 3
+    assert f"finished the publishing that run {run_id} left behind\n" in said
+    assert_equal_by_check(old, output_path)
+    assert visible_names(output_path) == DATASETS | {"_manifest.json"}
+
+
+def test_a_run_that_is_publishing_elsewhere_is_waited_for_and_then_left_alone(
+    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(job, "WAIT_FOR_OTHER_SECONDS", 0.5)
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    leave_unpublished(output_path, ELSEWHERE, now())
+    before = sorted(path for path in output_path.rglob("*") if path.is_file())
+    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
+    assert_golden("busy", said.splitlines()[-1] + "\n", output=output_path)
+    assert status == 4
+    assert sorted(path for path in output_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_run_that_waited_publishes_when_the_other_has_finished(
+    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    leave_unpublished(output_path, ELSEWHERE, now())
+
+    def finish_elsewhere() -> None:
+        time.sleep(2.5)
+        storage = job.FsspecStorage(str(output_path))
+        journal = job.read_manifest(storage, str(output_path / "_publishing.json"))
+        assert journal
+        job.finish(storage, str(output_path), journal)
+
+    other = threading.Thread(target=finish_elsewhere)
+    other.start()
+    publish("sail", new, output_path)
+    other.join()
+    assert_equal_by_check(new, output_path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1, "run_', b"\x00" * 50])
+def test_a_journal_cut_off_by_a_kill_is_done_away_with(
+    engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(job, "UNREADABLE_JOURNAL_SECONDS", 0.5)
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    (output_path / "_publishing.json").write_bytes(content)
+    publish(engine, new, output_path)
+    assert_equal_by_check(new, output_path)
+    assert not (output_path / "_publishing.json").exists()
+
+
+def test_a_journal_whose_staged_files_are_gone_is_given_up(
+    engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    # GIVEN a dead run's journal, and somebody who emptied the staging folder
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    leave_unpublished(output_path, GONE, now())
+    staged, *_ = sorted((output_path / "_staging" / GONE / "movies").glob("*.parquet"))
+    staged.unlink()
+    said = publish(engine, new, output_path)
+    assert f"{staged} is gone; run {GONE} was not published\n" in said
+    assert_equal_by_check(new, output_path)
+
+
+def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
+    engine: str, publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    recent = f"{now():%Y%m%dT%H%M%SZ}-another.host.1-77-0000"
+    alive = f"20200101T000000Z-{job.host_name()}-{os.getppid()}-0000"
+    for name in (GONE, ELSEWHERE, recent, alive, "somebody-else-s"):
+        (output_path / "_staging" / name / "ratings").mkdir(parents=True)
+        (output_path / "_staging" / name / "ratings" / "part-0.parquet").touch()
+    publish(engine, input_path, output_path)
+    assert {entry.name for entry in (output_path / "_staging").iterdir()} == {recent, alive, "somebody-else-s"}
+
+
+def test_two_runs_at_once_end_with_one_whole_result(
+    engine: str, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    running = [
+        subprocess.Popen(
+            job_command(engine, "--input_path", folder, "--output_path", output_path),
+            env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for folder in two_inputs
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    arguments = [["--input_path", str(folder), "--output_path", str(output_path)] for folder in two_inputs]
+    assert sorted(check_main(argument) for argument in arguments) == [0, 1]
+    assert visible_names(output_path) == DATASETS | {"_manifest.json"}
+
+
+@pytest.mark.parametrize("create", [job.FsspecStorage, "hadoop"])
+def test_of_many_that_create_the_journal_at_once_one_succeeds(create: Any, sessions: Any, output_path: Path) -> None:
+    storage = job.HadoopStorage(sessions("spark"), str(output_path)) if create == "hadoop" else create(str(output_path))
+    for attempt in range(20):
+        won: list[int] = []
+        barrier = threading.Barrier(4)
+
+        def race(number: int, journal: str, won: list[int] = won, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            if storage.create(journal, b"%d" % number):
+                won.append(number)
+
+        journal = str(output_path / f"{attempt}.json")
+        racers = [threading.Thread(target=race, args=(number, journal)) for number in range(4)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        assert [b"%d" % number for number in won] == [storage.read(journal)]
+
+
+def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(tmp_path: Path) -> None:
+    # the same script does hundreds: python tests/stress.py --kills 100 --races 100
+    script = Path(__file__).with_name("stress.py")
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "12", "--races", "4", "--seed", "1", "--folder", tmp_path],
+        capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 kills, 4 races" in done.stdout
+
+
+def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
+    engine: str, publish: Publish, two_inputs: tuple[Path, Path], tmp_path: Path, output_path: Path
+) -> None:
+    # GIVEN an earlier result, and a run with slow storage that is killed as soon as it publishes
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    process = stress.start(engine, stress.write_slow_job(tmp_path), new, output_path)
+    while not (output_path / "_publishing.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # THEN what is there is whole, or without a manifest, and the next run, though it fails, heals it
+    assert (output_path / "_publishing.json").exists()
+    stress.assert_old_or_new([old, new], output_path)
+    (old / "ratings.dat").write_bytes(b"bad\n")
+    done = run_job(engine, "--input_path", old, "--output_path", output_path)
+    assert done.returncode == 3
+    assert_equal_by_check(new, output_path)
+    assert visible_names(output_path) == DATASETS | {"_manifest.json"}
