@@ -1,0 +1,183 @@
+"""Every storage operation of a publish and of a recovery fails once, in two ways; the result is old or new, and heals.
+
+A fault either keeps the operation from happening, or lets it happen and loses the answer. After each, the next run
+must find all it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stress
+from conftest import RATINGS, assert_equal_by_check, rating_lines, visible_names, write_input
+
+import movielens_pipeline as job
+
+DATASETS = {"ratings", "movies", "movies_with_stats", "top_movies_per_user"}
+
+
+class InjectedError(OSError):
+    """The fault that a test injects."""
+
+
+class FaultyStorage:
+    """A storage of which the n-th operation fails; n is counted over all that share the countdown."""
+
+    def __init__(self, storage: job.Storage, countdown: Iterator[int], *, happens: bool) -> None:
+        self.storage, self.countdown, self.happens = storage, countdown, happens
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self.storage, name)
+
+        def run(*arguments: Any) -> Any:
+            faulty = next(self.countdown) == 0
+            if faulty and not self.happens:
+                raise InjectedError(name)
+            answer = operation(*arguments)
+            if faulty:
+                raise InjectedError(f"{name}, whose answer was lost")
+            return answer
+
+        return run
+
+
+def counting_down(number: int) -> Iterator[int]:
+    """number, number - 1, … without end."""
+    while True:
+        yield number
+        number -= 1
+
+
+class Prepared:
+    """An earlier result and a new one that is staged, ready to be published, on either implementation of Storage."""
+
+    def __init__(self, spark: Any, folder: Path, publish: Callable[..., str]) -> None:
+        self.spark, self.folder = spark, folder
+        self.old = write_input(folder / "old", rating_lines(RATINGS) + b"bad\n")
+        self.new = write_input(folder / "new", rating_lines(RATINGS[:4]))
+        self.inputs = [self.old, self.new]
+        self.template = folder / "template"
+        # the earlier result has rejects and the new one has none, so that a folder goes, too
+        publish("sail", self.old, self.template, "--max_rejects", 1)
+        publish("sail", self.new, folder / "staged")
+        self.manifest = json.loads((folder / "staged" / "_manifest.json").read_bytes())
+        staging = self.template / "_staging" / self.manifest["run_id"]
+        for dataset in self.manifest["datasets"]:
+            staging.mkdir(exist_ok=True, parents=True)
+            (folder / "staged" / dataset).rename(staging / dataset)
+
+    def fresh(self, number: int) -> Path:
+        """A copy of the output folder to break."""
+        return Path(shutil.copytree(self.template, self.folder / f"output-{number}"))
+
+    def storage(self, output: Path) -> job.Storage:
+        return job.storage_for(self.spark, str(output))
+
+    def assert_healed(self, output: Path, *, published: bool) -> None:
+        """What the next run does first: finish what it finds; then the state is whole."""
+        job.recover(self.storage(output), str(output), "20260101T000000Z-next-1-0000")
+        assert_equal_by_check(self.new if published else self.old, output)
+        assert visible_names(output) - {"_staging"} == DATASETS | {"_manifest.json"} | (
+            set() if published else {"rejects"}
+        )
+
+
+@pytest.fixture
+def prepared(spark: Any, tmp_path: Path, publish: Callable[..., str], use_engine: Any, engine: str) -> Prepared:
+    made = Prepared(spark, tmp_path, publish)
+    use_engine(engine)
+    return made
+
+
+@pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
+def test_a_publish_survives_a_fault_of_each_operation(
+    prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1000):
+        output = prepared.fresh(number)
+        faulty = FaultyStorage(prepared.storage(output), counting_down(number), happens=happens)
+        try:
+            job.publish(faulty, str(output), prepared.manifest)
+        except InjectedError:
+            # what a reader finds meanwhile is whole, or has no manifest
+            stress.assert_old_or_new(prepared.inputs, output)
+            journal_or_manifest = [output / "_publishing.json", output / "_manifest.json"]
+            published = any(
+                prepared.manifest["run_id"] in path.read_text() for path in journal_or_manifest if path.exists()
+            )
+            prepared.assert_healed(output, published=published)
+            shutil.rmtree(output)
+        else:
+            break
+    with capfd.disabled():
+        print(f" [{number} operations of a publish]", end="")
+    assert number > 20
+    assert_equal_by_check(prepared.new, output)
+
+
+@pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
+def test_a_recovery_survives_a_fault_of_each_operation(
+    prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1000):
+        # GIVEN a run that was killed when two of its files were moved
+        output = prepared.fresh(number)
+        (output / "_publishing.json").write_text(json.dumps(prepared.manifest))
+        (output / "_manifest.json").unlink()
+        for file in prepared.manifest["datasets"]["ratings"]["files"][:2]:
+            (output / "_staging" / prepared.manifest["run_id"] / file).rename(output / file)
+        # WHEN the next run heals and is hit by a fault in turn
+        faulty = FaultyStorage(prepared.storage(output), counting_down(number), happens=happens)
+        try:
+            job.recover(faulty, str(output), "20260101T000000Z-next-1-0000")
+        except InjectedError:
+            stress.assert_old_or_new(prepared.inputs, output)
+            # THEN the one after it heals
+            prepared.assert_healed(output, published=True)
+            shutil.rmtree(output)
+        else:
+            break
+    with capfd.disabled():
+        print(f" [{number} operations of a recovery]", end="")
+    assert number > 15
+    assert_equal_by_check(prepared.new, output)
+
+
+@pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
+def test_a_whole_run_survives_a_fault_of_each_operation(
+    publish: Callable[..., str], run_main: Callable[..., tuple[int, str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, happens: bool, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    old, new = write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
+    output = tmp_path / "output"
+    open_storage = job.storage_for
+    for number in range(1000):
+        shutil.rmtree(output, ignore_errors=True)
+        publish("sail", old, output)
+        countdown = counting_down(number)
+
+        def faulty_storage(spark: Any, path: str, countdown: Iterator[int] = countdown) -> Any:
+            return FaultyStorage(open_storage(spark, path), countdown, happens=happens)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "storage_for", faulty_storage)
+            try:
+                status, _ = run_main("sail", "--input_path", new, "--output_path", output)
+            except InjectedError:
+                stress.assert_old_or_new([old, new], output)
+                patch.undo()
+                publish("sail", new, output)
+                assert visible_names(output) == DATASETS | {"_manifest.json"}
+            else:
+                assert status == 0
+                if next(countdown) > 0:  # not all were needed for that: the run is over
+                    break
+        assert_equal_by_check(new, output)
+    with capfd.disabled():
+        print(f" [{number} operations of a run]", end="")
+    assert number > 30
