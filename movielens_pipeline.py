@@ -420,16 +420,17 @@ def read_lines(spark: SparkSession, files: list[Entry]) -> DataFrame:
 
     if is_sail(spark):
         paths = spark.createDataFrame([(file.path,) for file in files], "file STRING")
-        return paths.mapInArrow(split_lines, "file STRING, line STRING")
-    text = spark.read.text([path_to_read(spark, file.path) for file in files])
-    raw = F.col("value")  # Spark keeps the bytes as they are
-    line = F.when(F.is_valid_utf8(raw), raw).otherwise(F.decode(raw.cast("binary"), "ISO-8859-1"))
-    lines = text.select(F.col("_metadata.file_path").alias("file"), line.alias("line"))
+        lines = paths.mapInArrow(split_lines, "file STRING, line STRING")
+    else:
+        text = spark.read.text([path_to_read(spark, file.path) for file in files])
+        raw = F.col("value")  # Spark keeps the bytes as they are
+        line = F.when(F.is_valid_utf8(raw), raw).otherwise(F.decode(raw.cast("binary"), "ISO-8859-1"))
+        lines = text.select(F.col("_metadata.file_path").alias("file"), line.alias("line"))
     return lines.filter(F.col("line").rlike(r"[^ \t]"))
 
 
 def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Maps files (file STRING) to their lines that are not blank (file STRING, line STRING), for mapInArrow."""
+    """Maps files (file STRING) to their lines (file STRING, line STRING), for mapInArrow."""
     import fsspec
     import pyarrow as pa
 
@@ -442,19 +443,28 @@ def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def decoded_chunks(file: Any) -> Iterator[list[str]]:
-    """Yields the lines of a binary file that are not blank, some megabytes at a time."""
+    """Yields the lines of a binary file, some megabytes at a time."""
     rest = file.read(3).removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
     while chunk := file.read(8 * 2**20):
         whole, end, tail = chunk.rpartition(b"\n")
         if end:
-            yield [decoded(line) for line in (rest + whole).splitlines() if line.strip(b" \t")]
+            yield decoded(rest + whole)
             rest = tail
         else:
             rest += tail
-    yield [decoded(line) for line in rest.splitlines() if line.strip(b" \t")]
+    yield decoded(rest)
 
 
-def decoded(line: bytes) -> str:
+def decoded(lines: bytes) -> list[str]:
+    """Splits at line ends; each line is UTF-8 if that is valid, else ISO-8859-1."""
+    lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        return lines.decode().split("\n")
+    except UnicodeDecodeError:
+        return [decoded_line(line) for line in lines.split(b"\n")]
+
+
+def decoded_line(line: bytes) -> str:
     """The line as UTF-8 if it is valid UTF-8, else as ISO-8859-1."""
     try:
         return line.decode()
@@ -1027,17 +1037,12 @@ def make_datasets(spark: SparkSession, input_path: str, staging: str, max_reject
         rows = describe_and_write(spark, input_path, staging, precise=True)
         lines = count_lines(spark, input_path, precise=True)
     if lines != {name: rows[name] for name in lines}:
-        lines = count_lines(spark, input_path, precise=True)
         rejects = write_rejects(spark, input_path, staging, max_rejects)
-        for name, count in lines.items():
-            if count != rows[name] + rejects.get(name, 0):
-                raise PipelineError(
-                    EXIT_FAILURE,
-                    f"{name}.dat has {count:,} lines, but {rows[name]:,} rows and {rejects.get(name, 0):,} rejects "
-                    "came of them; nothing was published",
-                )
-        if rejects:
+        if lines != {name: rows[name] + rejects[name] for name in lines}:  # blank lines may be among those counted
+            lines = count_lines(spark, input_path, precise=True)
+        if any(rejects.values()):
             rows["rejects"] = sum(rejects.values())
+        prove_that_none_is_lost(lines, rows, rejects)
     for name in lines:
         if not rows[name]:
             path = join(input_path, f"{name}.dat")
@@ -1049,6 +1054,17 @@ def make_datasets(spark: SparkSession, input_path: str, staging: str, max_reject
             "nothing was published",
         )
     return rows
+
+
+def prove_that_none_is_lost(lines: dict[str, int], rows: dict[str, int], rejects: dict[str, int]) -> None:
+    """Raises PipelineError unless each line of each input is a row or a reject."""
+    for name, count in lines.items():
+        if count != rows[name] + rejects[name]:
+            raise PipelineError(
+                EXIT_FAILURE,
+                f"{name}.dat has {count:,} lines, but {rows[name]:,} rows and {rejects[name]:,} rejects "
+                "came of them; nothing was published",
+            )
 
 
 def describe_and_write(spark: SparkSession, input_path: str, staging: str, *, precise: bool) -> dict[str, int]:
@@ -1068,7 +1084,7 @@ def count_lines(spark: SparkSession, input_path: str, *, precise: bool) -> dict[
 
 
 def write_rejects(spark: SparkSession, input_path: str, staging: str, max_rejects: int) -> dict[str, int]:
-    """Stages the rejects, shows the first, and returns how many each dataset has.
+    """Stages the rejects, shows the first, and returns how many there are of `ratings` and of `movies`.
 
     Raises PipelineError when there are more than allowed.
     """
@@ -1080,9 +1096,9 @@ def write_rejects(spark: SparkSession, input_path: str, staging: str, max_reject
         path_to_read(spark, join(staging, "_found"))
     )
     reasons = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason").collect()
-    counts: dict[str, int] = {}
+    counts = {"ratings": 0, "movies": 0}
     for row in reasons:
-        counts[row["dataset"]] = counts.get(row["dataset"], 0) + row["lines"]
+        counts[row["dataset"]] += row["lines"]
         log.warning("%s.dat: %s: %s", row["dataset"], row["reason"], count_of(row["lines"], "line"))
     shown = found.withColumn("line", F.substring("line", 1, CHARACTERS_SHOWN + 1))
     for row in shown.orderBy("file", "reason", "line").limit(REJECTS_SHOWN).collect():
