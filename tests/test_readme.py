@@ -46,7 +46,7 @@ def table_after(heading: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("readme"))
-    for name in (".venv", "my-environment"):  # both engines are in the suite's own environment
+    for name in (".venv", ".venv-spark", "my-environment"):  # both engines are in the suite's own environment
         (folder / name).symlink_to(Path(sys.executable).parent.parent)
     return folder
 
