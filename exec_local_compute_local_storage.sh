@@ -19,10 +19,7 @@ main() {
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/lib.sh
   source "$root/scripts/lib.sh"
-  if wants_help "$@"; then
-    print_help "${BASH_SOURCE[0]}"
-    return
-  fi
+  help_if_asked "$@"
   local job=("$root/movielens_pipeline.py" --input_path "$root/dataset" --output_path "$root/output" "$@")
   if [[ $(engine_of "$@") == spark ]]; then
     require_java

@@ -17,10 +17,7 @@ main() {
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/lib.sh
   source "$root/scripts/lib.sh"
-  if wants_help "$@"; then
-    print_help "${BASH_SOURCE[0]}"
-    return
-  fi
+  help_if_asked "$@"
   install_java
   require_java
   make_environment "$root/.venv-spark" "$root/requirements.txt"

@@ -3,14 +3,11 @@
 
 LEAST_JAVA=17
 
-# print_help FILE: the header comment of a script is its help.
-print_help() {
-  sed -n '2,/^[^#]/p' "$1" | sed -n 's/^# \{0,1\}//p'
-}
-
-# wants_help ARGUMENT...: is the first argument a call for help?
-wants_help() {
-  [[ ${1:-} == --help || ${1:-} == -h ]]
+# help_if_asked ARGUMENT...: where the first argument asks for it, prints the header comment of the script and ends.
+help_if_asked() {
+  [[ ${1:-} == --help || ${1:-} == -h ]] || return 0
+  sed -n '2,/^[^#]/p' "$0" | sed -n 's/^# \{0,1\}//p'
+  exit
 }
 
 # die STATUS MESSAGE: one line on standard error, and out.

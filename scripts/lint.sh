@@ -10,10 +10,7 @@ main() {
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
   # shellcheck source=scripts/lib.sh
   source "$root/scripts/lib.sh"
-  if wants_help "$@"; then
-    print_help "${BASH_SOURCE[0]}"
-    return
-  fi
+  help_if_asked "$@"
   make_environment "$root/.venv-dev" "$root/requirements-dev.txt"
   make_environment "$root/.venv-spark" "$root/requirements.txt" # mypy reads the types of what is installed there
   cd "$root"
