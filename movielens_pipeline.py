@@ -358,6 +358,11 @@ def find_input(spark: SparkSession, input_path: str, name: str) -> list[Entry]:
     return sorted(parts, key=lambda part: part.path)
 
 
+def find_inputs(spark: SparkSession, input_path: str) -> list[Entry]:
+    """The files of both inputs. Raises PipelineError as `find_input` does."""
+    return find_input(spark, input_path, "movies.dat") + find_input(spark, input_path, "ratings.dat")
+
+
 def what_is_there(storage: Storage, folder: str, names: list[str]) -> str:
     """Says what there is in place of what was looked for."""
     if names:
@@ -522,7 +527,7 @@ def parsed_once(ratings: DataFrame, staged_ratings: str) -> DataFrame:
     """
     spark = ratings.sparkSession
     if is_sail(spark):
-        return spark.read.schema(SCHEMAS["ratings"]).parquet(path_to_read(spark, staged_ratings))
+        return read_dataset(spark, staged_ratings, "ratings")
     return ratings.persist()
 
 
@@ -934,10 +939,9 @@ def finish(storage: Storage, output: str, manifest: Manifest) -> None:
     """
     run_id, datasets = manifest["run_id"], manifest["datasets"]
     staging = join(output, STAGING, run_id)
-    published = {name: files_below(storage, join(output, name)) for name in SCHEMAS}
+    in_place = {entry.path for name in SCHEMAS for entry in files_below(storage, join(output, name))}
     listed = [file for dataset in datasets.values() for file in dataset["files"]]
     staged = {entry.path for name in datasets for entry in files_below(storage, join(staging, name))}
-    in_place = {entry.path for entries in published.values() for entry in entries}
     # Asked again after the listing: while the journal stands no other run publishes, so no file of another is in it.
     if not holds_journal(storage, output, run_id):
         return
@@ -998,14 +1002,14 @@ def run(spark: SparkSession, arguments: argparse.Namespace) -> None:
         "engine": {"name": arguments.engine, "version": engine_version(spark)},
         "started": utc_now(),
     }
-    inputs = find_input(spark, input_path, "movies.dat") + find_input(spark, input_path, "ratings.dat")
+    inputs = find_inputs(spark, input_path)
     refuse_foreign_files(storage, output)
     if not recover(storage, output, run_id):
         sweep(storage, output, run_id)
     staging = join(output, STAGING, run_id)
     try:
         rows = make_datasets(spark, input_path, staging, arguments.max_rejects)
-        if find_input(spark, input_path, "movies.dat") + find_input(spark, input_path, "ratings.dat") != inputs:
+        if find_inputs(spark, input_path) != inputs:
             raise PipelineError(EXIT_BAD_INPUT, f"{input_path} changed while it was read; nothing was published")
         manifest["finished"] = utc_now()
         manifest["input_files"] = [{"path": file.path, "bytes": file.size} for file in inputs]
@@ -1090,11 +1094,10 @@ def write_rejects(spark: SparkSession, input_path: str, staging: str, max_reject
     """
     from pyspark.sql import functions as F
 
-    found_path = path_to_write(spark, join(staging, "_found"))
-    find_rejects(spark, input_path).write.mode("overwrite").parquet(found_path)
-    found = spark.read.schema("file STRING, dataset STRING, reason STRING, line STRING").parquet(
-        path_to_read(spark, join(staging, "_found"))
-    )
+    path = join(staging, "_found")
+    find_rejects(spark, input_path).write.mode("overwrite").parquet(path_to_write(spark, path))
+    columns = "file STRING, dataset STRING, reason STRING, line STRING"
+    found = spark.read.schema(columns).parquet(path_to_read(spark, path))
     reasons = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason").collect()
     counts = {"ratings": 0, "movies": 0}
     for row in reasons:

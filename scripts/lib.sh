@@ -24,7 +24,10 @@ make_environment() {
   if command -v flock >/dev/null; then
     exec 9>"$folder.lock"
     flock 9
-    cmp -s "$requirements" "$folder/requirements.installed" && return
+    if cmp -s "$requirements" "$folder/requirements.installed"; then
+      exec 9>&-
+      return
+    fi
   fi
   local python
   python=$(find_python)
@@ -40,6 +43,7 @@ make_environment() {
       --requirement "$requirements" || die 1 "pip could not install $requirements; is the package index reachable?"
   fi
   cp "$requirements" "$folder/requirements.installed"
+  exec 9>&- # or the job that follows would hold the lock until it ends
 }
 
 # find_python: prints a Python of at least 3.11.

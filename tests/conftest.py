@@ -22,6 +22,8 @@ import movielens_pipeline as job  # noqa: E402
 start_session = job.get_spark_session
 REAL_DATA = Path(os.environ.get("MOVIELENS_DATA", ROOT.parent / "shared" / "data"))
 
+DATASETS = set(check_local_results.COLUMNS)
+
 # A few ratings with ties, an unrated movie and a rating of an unknown movie
 RATINGS = [
     (1, 10, 5.0, 100),

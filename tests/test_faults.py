@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 import stress
-from conftest import RATINGS, assert_equal_by_check, rating_lines, visible_names, write_input
+from conftest import DATASETS, RATINGS, assert_equal_by_check, rating_lines, visible_names, write_input
 
 import movielens_pipeline as job
-
-DATASETS = {"ratings", "movies", "movies_with_stats", "top_movies_per_user"}
 
 
 class InjectedError(OSError):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import stress
 from conftest import (
+    DATASETS,
     RATINGS,
     assert_equal_by_check,
     job_command,
@@ -37,7 +38,6 @@ Publish = Callable[..., str]
 
 GONE = f"20200101T000000Z-{job.host_name()}-999999999-0000"  # no process has such a number
 ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
-DATASETS = {"ratings", "movies", "movies_with_stats", "top_movies_per_user"}
 
 
 @pytest.fixture
