@@ -18,7 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3
 import duckdb
+from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +75,31 @@ DERIVED = """
 
 class CannotCompareError(Exception):
     """There is nothing to compare; the message says what is missing."""
+
+
+def local_folder(path: str | Path, scratch: Path) -> Path:
+    """The folder, or a copy of what a bucket holds below an address s3://bucket/folder."""
+    scheme, separator, place = str(path).partition("://")
+    if not separator:
+        return Path(path)
+    bucket, _, folder = place.rstrip("/").partition("/")
+    if scheme not in ("s3", "s3a"):
+        raise CannotCompareError(f"{path} is neither a folder nor s3://bucket/folder")
+    copy = scratch / f"copy of {folder.replace('/', ' ')}"
+    prefix = f"{folder}/" if folder else ""
+    client = boto3.client("s3")
+    try:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for found in page.get("Contents", []):
+                name = found["Key"][len(prefix) :]
+                if name and not name.endswith("/") and not name.startswith("_staging/"):
+                    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                    client.download_file(bucket, found["Key"], str(copy / name))
+    except (BotoCoreError, ClientError) as error:
+        raise CannotCompareError(f"{path} cannot be read: {error}") from error
+    if not copy.exists():
+        raise CannotCompareError(f"{path} not found")
+    return copy
 
 
 def input_files(folder: Path, name: str) -> list[Path]:
@@ -205,15 +232,16 @@ def compare(connection: duckdb.DuckDBPyConnection, output_path: Path, dataset: s
     return report + [f"  {'missing' if row[-1] < 0 else 'extra'} {row[:-1]}" for row in connection.fetchall()]
 
 
-def check(input_path: Path, output_path: Path) -> bool:
+def check(input_path: str | Path, output_path: str | Path) -> bool:
     """Prints the comparison of all datasets and tells whether all are equal."""
-    if not output_path.is_dir():
-        raise CannotCompareError(f"{output_path} not found")
     with tempfile.TemporaryDirectory() as scratch:
+        output = local_folder(output_path, Path(scratch))
+        if not output.is_dir():
+            raise CannotCompareError(f"{output} not found")
         connection = duckdb.connect(config={"temp_directory": scratch, "preserve_insertion_order": False})
-        rejected = derive(connection, input_path, Path(scratch))
-        reports = [compare(connection, output_path, dataset) for dataset in COLUMNS]
-        published = published_files(output_path, "rejects")
+        rejected = derive(connection, local_folder(input_path, Path(scratch)), Path(scratch))
+        reports = [compare(connection, output, dataset) for dataset in COLUMNS]
+        published = published_files(output, "rejects")
         rejects = count(connection, f"read_parquet({sql_list(published)})") if published else 0
         verdict = "equal" if rejects == rejected else f"DIFFERENT: expected {rejected:,}"
         reports.append([f"rejects: {verdict}: {rejects:,} rows"])
@@ -229,8 +257,15 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     here = Path(__file__).parent
-    parser.add_argument("--input_path", "--input-path", type=Path, default=here / "dataset", help="(default: dataset)")
-    parser.add_argument("--output_path", "--output-path", type=Path, default=here / "output", help="(default: output)")
+    for name in ("input", "output"):
+        folder = {"input": "dataset", "output": "output"}[name]
+        parser.add_argument(
+            f"--{name}_path",
+            f"--{name}-path",
+            default=here / folder,
+            metavar="PATH",
+            help=f"a folder, or s3://bucket/folder (default: {folder})",
+        )
     return parser.parse_args(argv)
 
 

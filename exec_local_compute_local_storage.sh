@@ -20,17 +20,7 @@ main() {
   # shellcheck source=scripts/lib.sh
   source "$root/scripts/lib.sh"
   help_if_asked "$@"
-  local job=("$root/movielens_pipeline.py" --input_path "$root/dataset" --output_path "$root/output" "$@")
-  if [[ $(engine_of "$@") == spark ]]; then
-    require_java
-    make_environment "$root/.venv-spark" "$root/requirements.txt"
-    use_spark_environment "$root"
-    local progress=false
-    [[ ! -t 2 ]] || progress=true
-    exec "$SPARK_HOME/bin/spark-submit" --conf "spark.ui.showConsoleProgress=$progress" "${job[@]}"
-  fi
-  make_environment "$root/.venv" "$root/requirements-embedded.txt"
-  exec "$root/.venv/bin/python" "${job[@]}"
+  run_on_this_machine "$root" --input_path "$root/dataset" --output_path "$root/output" "$@"
 }
 
 main "$@"

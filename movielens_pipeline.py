@@ -8,25 +8,30 @@ Nothing is read before `output_result`; nothing of an earlier result is touched 
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
 import json
 import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
 import urllib.parse
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import reduce
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
     from collections.abc import Callable, Iterable, Iterator
@@ -96,6 +101,8 @@ TITLE_MISSING = "title missing"
 GENRES_MISSING = "genres missing"
 DUPLICATE_MOVIE = "duplicate movieId"
 
+Answer = TypeVar("Answer")
+
 NAMES_SHOWN = 5
 REJECTS_SHOWN = 10
 CHARACTERS_SHOWN = 120
@@ -133,6 +140,7 @@ def start_sail() -> SparkSession:
     os.environ.setdefault("RUST_LOG", "off")
     os.environ.setdefault("SAIL_RUNTIME__MEMORY_POOL__TYPE", "fair")
     os.environ.setdefault("SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE", str(memory_for_sail()))
+    os.environ.update(s3_variables_of_sail())
     # pyspark.sql.functions makes Connect columns only when this is set, where classic pyspark is installed too
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     try:
@@ -150,6 +158,15 @@ def start_sail() -> SparkSession:
     session: SparkSession = ConnectSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()  # type: ignore[assignment]
     session._sail_server = server  # type: ignore[attr-defined]  # lives as long as the session
     return session
+
+
+def s3_variables_of_sail() -> dict[str, str]:
+    """How Sail reaches a store that speaks S3: http:// only when it is allowed, and its region is not looked up."""
+    endpoint = s3_endpoint()
+    if endpoint is None:
+        return {}
+    allow_http = str(endpoint.startswith("http://")).lower()
+    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": allow_http, "AWS_REGION": aws_region() or "us-east-1"}
 
 
 def memory_for_sail() -> int:
@@ -181,11 +198,21 @@ def start_spark() -> SparkSession:
         settings.setIfMissing("spark.app.name", "movielens_pipeline")
         settings.setIfMissing("spark.log.level", "OFF")  # what fails is raised; the rest is chatter
         settings.setIfMissing("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+        for name, value in s3_settings_of_spark().items():
+            settings.setIfMissing(f"spark.hadoop.fs.s3a.{name}", value)
         return ClassicSession.builder.config(conf=settings).getOrCreate()
     except PySparkRuntimeError as error:
         raise PipelineError(
             EXIT_FAILURE, f"Spark did not start ({error}): it needs Java 17 or 21 on PATH or in JAVA_HOME"
         ) from error
+
+
+def s3_settings_of_spark() -> dict[str, str]:
+    """How Hadoop's S3 client reaches a store that speaks S3; AWS itself it finds, and EMR has settings of its own."""
+    endpoint = s3_endpoint()
+    if endpoint is None:
+        return {}
+    return {"endpoint": endpoint, "path.style.access": "true", "endpoint.region": aws_region() or "us-east-1"}
 
 
 def is_sail(spark: SparkSession) -> bool:
@@ -334,7 +361,7 @@ def find_input(spark: SparkSession, input_path: str, name: str) -> list[Entry]:
     """
     folder = absolute(input_path)
     storage = storage_for(spark, folder)
-    found = {entry.name: entry for entry in storage.list(folder)}
+    found = {entry.name: entry for entry in storage.entries(folder)}
     names = [f"{name}{suffix}" for suffix in ("", *COMPRESSIONS) if f"{name}{suffix}" in found]
     wanted = join(folder, name)
     if not names:
@@ -344,7 +371,7 @@ def find_input(spark: SparkSession, input_path: str, name: str) -> list[Entry]:
     [entry] = (found[present] for present in names)
     parts = [entry]
     if entry.is_folder:
-        parts = [part for part in storage.list(entry.path) if not part.name.startswith(("_", "."))]
+        parts = [part for part in storage.entries(entry.path) if not part.name.startswith(("_", "."))]
         for part in parts:
             if part.is_folder:
                 raise PipelineError(
@@ -368,7 +395,10 @@ def what_is_there(storage: Storage, folder: str, names: list[str]) -> str:
     if names:
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         return f"{folder} holds {', '.join(names[:NAMES_SHOWN])}{more}"
-    parent = {entry.path: entry for entry in storage.list(folder.rpartition("/")[0])}
+    above = folder.rpartition("/")[0]
+    if above.endswith(":/"):
+        return f"the bucket {folder} is empty"
+    parent = {entry.path: entry for entry in storage.entries(above)}
     if folder not in parent:
         return f"there is no {folder}"
     return (
@@ -436,15 +466,37 @@ def read_lines(spark: SparkSession, files: list[Entry]) -> DataFrame:
 
 def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Maps files (file STRING) to their lines (file STRING, line STRING), for mapInArrow."""
-    import fsspec
     import pyarrow as pa
 
     for batch in batches:
         for path in batch.column(0).to_pylist():
-            with fsspec.open(path, "rb", compression="infer") as file:
+            with open_input(path) as file:
                 for lines in decoded_chunks(file):
                     columns = [pa.array([path] * len(lines), pa.string()), pa.array(lines, pa.string())]
                     yield pa.RecordBatch.from_arrays(columns, ["file", "line"])
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[Any]:
+    """Opens a file on disk or on S3 for its bytes, decompressed."""
+    with raw_file(path) as file:
+        if path.endswith(".gz"):
+            yield gzip.GzipFile(fileobj=file)
+        elif path.endswith(".bz2"):
+            yield bz2.BZ2File(file)
+        else:
+            yield file
+
+
+def raw_file(path: str) -> Any:
+    """A file on disk; of one on S3 a copy that goes when it is closed, for a stream breaks with its connection."""
+    if path.startswith("/"):
+        return Path(path).open("rb")
+    bucket, key = bucket_and_key(path)
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # for the caller to close
+    s3_client().download_fileobj(bucket, key, copy)
+    copy.seek(0)
+    return copy
 
 
 def decoded_chunks(file: Any) -> Iterator[list[str]]:
@@ -602,7 +654,7 @@ def phase(name: str, *, timer: bool) -> Iterator[Callable[[str], None]]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Storage: paths, and five operations on disk, HDFS and S3
+# Storage: paths, and what publishing needs of disk, HDFS and S3
 
 
 def absolute(path: str) -> str:
@@ -622,9 +674,11 @@ def join(folder: str, *names: str) -> str:
 
 def path_to_write(spark: SparkSession, path: str) -> str:
     """The path as the engine takes it, to the letter and on the local disk where no store is named."""
-    if not path.startswith("/"):
-        return path
-    return Path(path).as_uri() if is_sail(spark) else f"file://{path}"
+    if is_sail(spark):
+        return urllib.parse.quote(path if "://" in path else f"file://{path}", safe="/:")
+    if path.startswith("s3://") and not spark._jsc.hadoopConfiguration().get("fs.s3.impl"):
+        return f"s3a{path[2:]}"  # the name of Hadoop's own S3 client; EMR has one for s3://
+    return path if "://" in path else f"file://{path}"
 
 
 def path_to_read(spark: SparkSession, path: str) -> str:
@@ -651,8 +705,11 @@ class Entry:
 class Storage(Protocol):
     """What publishing needs of a file system or an object store. Each operation can be repeated."""
 
-    def list(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str) -> list[Entry]:
         """What is directly in the folder; nothing when it is missing or a file."""
+
+    def uploads(self, folder: str) -> list[str]:
+        """The names in the folder below which files were begun and not completed, as S3 keeps them unseen."""
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None when it is missing."""
@@ -663,135 +720,303 @@ class Storage(Protocol):
     def move(self, source: str, target: str) -> None:
         """Moves a file, replacing the target. A source that is missing was moved before."""
 
-    def delete(self, path: str) -> None:
-        """Deletes a file or a folder with all in it; nothing when it is missing."""
+    def delete(self, *files: str) -> None:
+        """Deletes files; one that is missing was deleted before."""
+
+    def delete_folder(self, folder: str) -> None:
+        """Deletes a folder with all in it, and what was begun and not completed below it."""
 
 
 def storage_for(spark: SparkSession, path: str) -> Storage:
-    """The storage that holds the path, reached by the means of the session's engine."""
-    return FsspecStorage(path) if is_sail(spark) else HadoopStorage(spark, path)
+    """The storage that holds the path: the disk for both engines, a store by the means of the session's engine."""
+    if path.startswith("/"):
+        return DiskStorage()
+    return S3Storage() if is_sail(spark) else HadoopStorage(spark, path)
 
 
-class FsspecStorage:
-    """Storage through fsspec, for the embedded engine."""
+class DiskStorage:
+    """Storage on the local disk, by the operating system's own means, which exclude a second creator."""
 
-    def __init__(self, path: str) -> None:
-        import fsspec
+    def entries(self, folder: str) -> list[Entry]:
+        entries = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for found in os.scandir(folder):
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    status = found.stat()
+                    entries.append(Entry(join(folder, found.name), status.st_size, status.st_mtime, found.is_dir()))
+        return entries
 
-        self.fs = fsspec.filesystem(fsspec.core.split_protocol(path)[0] or "file", use_listings_cache=False)
-
-    def list(self, folder: str) -> list[Entry]:
-        try:
-            found = self.fs.ls(folder, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [
-            Entry(join(folder, name), info["size"] or 0, info.get("mtime", 0.0), info["type"] == "directory")
-            for info in found
-            if (name := info["name"].rstrip("/").rpartition("/")[2]) and info["name"].rstrip("/") != folder
-        ]
+    def uploads(self, folder: str) -> list[str]:  # noqa: ARG002  # the protocol's
+        return []
 
     def read(self, path: str) -> bytes | None:
         try:
-            return bytes(self.fs.cat_file(path))
+            return Path(path).read_bytes()
         except FileNotFoundError:
             return None
 
     def create(self, path: str, content: bytes) -> bool:
-        return create_local_file(path, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with Path(path).open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
 
     def move(self, source: str, target: str) -> None:
-        if not self.fs.exists(source):
-            return
-        self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self.fs.mv(source, target)
+        if os.path.lexists(source):
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(source, target)
 
-    def delete(self, path: str) -> None:
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+    def delete(self, *files: str) -> None:
+        for file in files:
+            Path(file).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        while Path(folder).is_dir():
+            with suppress(FileNotFoundError):  # another run deletes it, too
+                shutil.rmtree(folder)
 
 
-def create_local_file(path: str, content: bytes) -> bool:
-    """Creates a file on disk exclusively, by the operating system's own means."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with Path(path).open("xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True
+class S3Storage:
+    """Storage on S3, for the embedded engine."""
+
+    def __init__(self) -> None:
+        self.client = s3_client()
+
+    def entries(self, folder: str) -> list[Entry]:
+        bucket, prefix = self.bucket_and_prefix(folder)
+        entries: list[Entry] = []
+        for page in self.pages("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/"):
+            entries += (
+                Entry(join(folder, found["Prefix"][len(prefix) : -1]), 0, 0.0, is_folder=True)
+                for found in page.get("CommonPrefixes", [])
+            )
+            entries += (
+                Entry(join(folder, name), found["Size"], found["LastModified"].timestamp(), is_folder=False)
+                for found in page.get("Contents", [])
+                if (name := found["Key"][len(prefix) :])  # without one it is the mark of the folder itself
+            )
+        return entries
+
+    def uploads(self, folder: str) -> list[str]:
+        bucket, prefix = self.bucket_and_prefix(folder)
+        pages = self.pages("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+        keys = [upload["Key"] for page in pages for upload in page.get("Uploads", [])]
+        return sorted({key[len(prefix) :].partition("/")[0] for key in keys})
+
+    def read(self, path: str) -> bytes | None:
+        bucket, key = bucket_and_key(path)
+        try:
+            return bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        except self.client.exceptions.NoSuchKey:
+            return None
+
+    def create(self, path: str, content: bytes) -> bool:
+        bucket, key = bucket_and_key(path)
+        try:
+            self.client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
+                return False
+            raise
+        return True
+
+    def move(self, source: str, target: str) -> None:
+        from boto3.s3.transfer import TransferConfig
+
+        (bucket, key), (target_bucket, target_key) = bucket_and_key(source), bucket_and_key(target)
+        in_parts = TransferConfig(multipart_threshold=S3_COPY_BYTES, multipart_chunksize=S3_COPY_BYTES)
+        try:
+            self.client.copy({"Bucket": bucket, "Key": key}, target_bucket, target_key, Config=in_parts)
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return
+            raise
+        self.client.delete_object(Bucket=bucket, Key=key)
+
+    def delete(self, *files: str) -> None:
+        keys = [{"Key": bucket_and_key(file)[1]} for file in files]
+        for start in range(0, len(keys), S3_KEYS_AT_ONCE):
+            bucket, _ = bucket_and_key(files[0])
+            chunk = {"Objects": keys[start : start + S3_KEYS_AT_ONCE], "Quiet": True}
+            for error in self.client.delete_objects(Bucket=bucket, Delete=chunk).get("Errors", []):
+                raise OSError(f"could not delete s3://{bucket}/{error['Key']}: {error['Code']}: {error['Message']}")
+
+    def delete_folder(self, folder: str) -> None:
+        bucket, prefix = self.bucket_and_prefix(folder)
+        for page in self.pages("list_objects_v2", Bucket=bucket, Prefix=prefix):
+            self.delete(*(f"s3://{bucket}/{found['Key']}" for found in page.get("Contents", [])))
+        for page in self.pages("list_multipart_uploads", Bucket=bucket, Prefix=prefix):
+            for upload in page.get("Uploads", []):
+                with suppress(self.client.exceptions.NoSuchUpload):  # completed or aborted meanwhile
+                    self.client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+    def pages(self, operation: str, **arguments: str) -> Any:
+        """The pages of an operation that lists."""
+        return self.client.get_paginator(operation).paginate(**arguments)
+
+    @staticmethod
+    def bucket_and_prefix(folder: str) -> tuple[str, str]:
+        """The bucket, and what the keys below the folder begin with."""
+        bucket, key = bucket_and_key(folder)
+        return bucket, f"{key}/" if key else ""
+
+
+def bucket_and_key(path: str) -> tuple[str, str]:
+    """`bucket` and `a/b` of s3://bucket/a/b."""
+    bucket, _, key = path.partition("://")[2].partition("/")
+    return bucket, key
+
+
+S3_COPY_BYTES = 256 * 2**20  # S3 copies at most 5 GB in one request, and these in parallel
+S3_KEYS_AT_ONCE = 1000
+
+
+def s3_client() -> Any:
+    """A client of S3 with bounded patience; credentials come from wherever the AWS command line takes them."""
+    import boto3
+    from botocore.config import Config
+
+    endpoint = s3_endpoint()
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=aws_region(),
+        config=Config(
+            connect_timeout=5,
+            read_timeout=20,
+            retries={"mode": "standard", "total_max_attempts": 5},
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        ),
+    )
+
+
+def s3_endpoint() -> str | None:
+    """The address of a store that speaks S3, as AWS's own tools take it; None for AWS."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def aws_region() -> str | None:
+    """The region that the environment names."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
 class HadoopStorage:
-    """Storage through Hadoop's FileSystem, for spark: what the session reads and writes, this does too."""
+    """Storage through Hadoop's FileSystem, for spark: HDFS, or S3 by what the session itself reads and writes with."""
 
     def __init__(self, spark: SparkSession, path: str) -> None:
+        self.spark = spark
         self.jvm: Any = spark._jvm
-        self.is_local = path.startswith("/")
-        configuration = spark._jsc.hadoopConfiguration()
-        self.fs = self.path(path).getFileSystem(configuration)
-        if self.is_local:
-            self.fs = self.fs.getRaw()  # without the checksum file that would follow each file
+        self.fs = self.path(path).getFileSystem(spark._jsc.hadoopConfiguration())
 
     def path(self, path: str) -> Any:
         """Hadoop's Path of a path of ours."""
-        return self.jvm.org.apache.hadoop.fs.Path(f"file://{path}" if self.is_local else path)
+        return self.jvm.org.apache.hadoop.fs.Path(path_to_write(self.spark, path))
 
-    def list(self, folder: str) -> list[Entry]:
-        path = self.path(folder)
-        if not (self.fs.exists(path) and self.fs.getFileStatus(path).isDirectory()):
-            return []
-        return [
+    def entries(self, folder: str) -> list[Entry]:
+        try:
+            found = self.fs.listStatus(self.path(folder))
+        except Exception as error:
+            if is_java(error, "FileNotFoundException"):
+                return []
+            raise
+        entries = [
             Entry(
                 join(folder, status.getPath().getName()),
                 status.getLen(),
                 status.getModificationTime(),
                 status.isDirectory(),
             )
-            for status in self.fs.listStatus(path)
+            for status in found
         ]
+        # of a file Hadoop lists the file itself
+        return [] if len(found) == 1 and found[0].getPath().toString() == self.path(folder).toString() else entries
+
+    def uploads(self, folder: str) -> list[str]:
+        if not self.is_s3a():
+            return []
+        _, key = bucket_and_key(folder)
+        found, names = self.fs.listUploads(f"{key}/"), set()
+        while found.hasNext():
+            names.add(found.next().key()[len(key) + 1 :].partition("/")[0])
+        return sorted(names)
+
+    def is_s3a(self) -> bool:
+        """Whether this is Hadoop's own S3 client; EMR may have another."""
+        return str(self.fs.getClass().getSimpleName()) == "S3AFileSystem"
 
     def read(self, path: str) -> bytes | None:
-        if not self.fs.exists(self.path(path)):
-            return None
-        stream = self.fs.open(self.path(path))
+        try:
+            stream = self.fs.open(self.path(path))
+        except Exception as error:
+            if is_java(error, "FileNotFoundException"):
+                return None
+            raise
         try:
             return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
         finally:
             stream.close()
 
     def create(self, path: str, content: bytes) -> bool:
-        if self.is_local:  # Hadoop looks first and creates then, so two could succeed
-            return create_local_file(path, content)
-        from py4j.protocol import Py4JJavaError
-
         try:
             stream = self.fs.create(self.path(path), False)
-        except Py4JJavaError as error:
-            if "FileAlreadyExistsException" in str(error.java_exception.getClass().getName()):
+            try:
+                stream.write(content)
+            finally:
+                stream.close()
+        except Exception as error:
+            if is_java(error, "FileAlreadyExistsException"):
                 return False
             raise
-        try:
-            stream.write(content)
-        finally:
-            stream.close()
         return True
 
     def move(self, source: str, target: str) -> None:
-        if not self.fs.exists(self.path(source)):
+        if self.renamed(source, target) or not self.fs.exists(self.path(source)):
             return
+        # HDFS wants the folder to be there, and none of the two replaces a target
         self.fs.mkdirs(self.path(target.rpartition("/")[0]))
-        if not self.fs.rename(self.path(source), self.path(target)):
+        self.fs.delete(self.path(target), False)
+        if not self.renamed(source, target) and self.fs.exists(self.path(source)):
             raise PipelineError(EXIT_FAILURE, f"could not move {source} to {target}")
 
-    def delete(self, path: str) -> None:
-        self.fs.delete(self.path(path), True)
+    def renamed(self, source: str, target: str) -> bool:
+        """Renames a file; tells whether it did."""
+        try:
+            return bool(self.fs.rename(self.path(source), self.path(target)))
+        except Exception as error:
+            if is_java(error, "FileAlreadyExistsException", "FileNotFoundException"):
+                return False
+            raise
+
+    def delete(self, *files: str) -> None:
+        in_parallel(lambda file: self.fs.delete(self.path(file), False), files)
+
+    def delete_folder(self, folder: str) -> None:
+        self.fs.delete(self.path(folder), True)
+        if self.is_s3a():
+            uploader = self.fs.createMultipartUploader(self.path(folder)).build()
+            uploader.abortUploadsUnderPath(self.path(folder)).get()
+            uploader.close()
+
+
+def is_java(error: Exception, *names: str) -> bool:
+    """Whether an error is an exception of Java of one of these classes."""
+    thrown = getattr(error, "java_exception", None)
+    return thrown is not None and thrown.getClass().getSimpleName() in names
+
+
+def in_parallel(operation: Callable[[str], object], paths: Iterable[str]) -> None:
+    """Does independent operations of a storage several at once, for on S3 each is a few round trips."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(operation, paths))
 
 
 def files_below(storage: Storage, folder: str) -> list[Entry]:
     """All files in a folder and its folders, in no order."""
     files = []
-    for entry in storage.list(folder):
+    for entry in storage.entries(folder):
         files += files_below(storage, entry.path) if entry.is_folder else [entry]
     return files
 
@@ -812,6 +1037,7 @@ MANIFEST_SCHEMA_VERSION = 1
 STALE_JOURNAL = timedelta(minutes=5)
 STALE_STAGING = timedelta(days=1)
 WAIT_FOR_OTHER_SECONDS = 60.0
+SECONDS_TO_ANSWER = 30.0
 UNREADABLE_JOURNAL_SECONDS = 5.0
 
 Manifest = dict[str, Any]
@@ -852,7 +1078,10 @@ def process_exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:  # one that is dead and that nobody has waited for, as in a container whose first process does not, is gone
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
 
 
 def utc(text: str) -> datetime:
@@ -950,31 +1179,34 @@ def finish(storage: Storage, output: str, manifest: Manifest) -> None:
         storage.delete(join(output, JOURNAL))
         raise LostStagingError(EXIT_FAILURE, f"{join(staging, lost[0])} is gone; run {run_id} was not published")
     storage.delete(join(output, MANIFEST))
-    for path in sorted(in_place - {join(output, file) for file in listed}):
-        storage.delete(path)
+    storage.delete(*(in_place - {join(output, file) for file in listed}))
     for name in SCHEMAS.keys() - datasets.keys():
-        storage.delete(join(output, name))
-    for file in listed:
-        storage.move(join(staging, file), join(output, file))
+        storage.delete_folder(join(output, name))
+    in_parallel(lambda file: storage.move(join(staging, file), join(output, file)), listed)
     if holds_journal(storage, output, run_id):
         storage.move(join(output, JOURNAL), join(output, MANIFEST))
-    storage.delete(staging)
+    storage.delete_folder(staging)
 
 
 def sweep(storage: Storage, output: str, own_run_id: str) -> None:
     """Deletes what runs that are over left below the staging folder; not while one of them is publishing."""
-    for entry in storage.list(join(output, STAGING)):
+    staging = join(output, STAGING)
+    for name in {*(entry.name for entry in storage.entries(staging)), *storage.uploads(staging)}:
         try:
-            started = datetime.strptime(entry.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+            started = datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
         except ValueError:  # not a run of ours
             continue
-        if is_abandoned(entry.name, own_run_id, started, STALE_STAGING):
-            storage.delete(entry.path)
+        if is_abandoned(name, own_run_id, started, STALE_STAGING):
+            storage.delete_folder(join(staging, name))
 
 
-def refuse_foreign_files(storage: Storage, output: str) -> None:
-    """Raises PipelineError when a folder that publishing would clear holds anything but Parquet datasets."""
-    for entry in storage.list(output):
+def usable_storage(spark: SparkSession, output: str) -> Storage:
+    """The storage of the output path.
+
+    Raises PipelineError when a folder that publishing would clear holds anything but Parquet datasets.
+    """
+    storage = storage_for(spark, output)
+    for entry in storage.entries(output):
         if entry.name not in SCHEMAS:
             continue
         files = files_below(storage, entry.path) if entry.is_folder else [entry]
@@ -984,6 +1216,7 @@ def refuse_foreign_files(storage: Storage, output: str) -> None:
                     EXIT_USAGE,
                     f"{file.path} is not of this job, and publishing would delete it: choose another --output_path",
                 )
+    return storage
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -994,7 +1227,6 @@ def run(spark: SparkSession, arguments: argparse.Namespace) -> None:
     """Makes and publishes the datasets as the command line says. Raises PipelineError."""
     run_id, started = new_run_id(), time.monotonic()
     input_path, output = arguments.input_path, arguments.output_path
-    storage = storage_for(spark, output)
     manifest: Manifest = {
         "schema_version": MANIFEST_SCHEMA_VERSION,
         "run_id": run_id,
@@ -1002,8 +1234,8 @@ def run(spark: SparkSession, arguments: argparse.Namespace) -> None:
         "engine": {"name": arguments.engine, "version": engine_version(spark)},
         "started": utc_now(),
     }
-    inputs = find_inputs(spark, input_path)
-    refuse_foreign_files(storage, output)
+    inputs = in_time(input_path, EXIT_BAD_INPUT, lambda: find_inputs(spark, input_path))
+    storage = in_time(output, EXIT_FAILURE, lambda: usable_storage(spark, output))
     if not recover(storage, output, run_id):
         sweep(storage, output, run_id)
     staging = join(output, STAGING, run_id)
@@ -1028,6 +1260,31 @@ def run(spark: SparkSession, arguments: argparse.Namespace) -> None:
         "%d datasets in %s (%.1f MB, %s), %.1f s in all",
         len(rows), output, total / 1e6, count_of(rows.get("rejects", 0), "reject"), time.monotonic() - started,
     )  # fmt: skip
+
+
+def in_time(path: str, status: int, look: Callable[[], Answer]) -> Answer:
+    """The answer of the first look at a path; raises PipelineError when its store refuses, or does not answer."""
+    if path.startswith("/"):
+        return look()
+    answers: list[Answer] = []
+    errors: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(look())
+        except Exception as error:  # noqa: BLE001  # raised again below, in the thread that waits
+            errors.append(error)
+
+    # in a thread of its own: clients try again for minutes, and some calls into Java cannot be given a limit
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS_TO_ANSWER)
+    if answers:
+        return answers[0]
+    if not errors:
+        raise PipelineError(status, f"{path}: no answer in {SECONDS_TO_ANSWER:.0f} seconds; {CHECK_THE_NETWORK}")
+    refusal = refusal_of_store(errors[0])
+    raise PipelineError(status, f"{path}: {refusal}") if refusal else errors[0]
 
 
 def make_datasets(spark: SparkSession, input_path: str, staging: str, max_rejects: int) -> dict[str, int]:
@@ -1125,7 +1382,7 @@ def shortened(line: str) -> str:
 def describe_dataset(spark: SparkSession, storage: Storage, staging: str, name: str, rows: int) -> dict[str, Any]:
     """What the manifest says of a staged dataset: rows, bytes, columns with types, files."""
     files = sorted(
-        (file for file in storage.list(join(staging, name)) if not file.name.startswith(("_", "."))),
+        (file for file in storage.entries(join(staging, name)) if not file.name.startswith(("_", "."))),
         key=lambda file: file.name,
     )
     columns = spark.read.parquet(path_to_read(spark, join(staging, name))).schema
@@ -1142,7 +1399,7 @@ def discard(storage: Storage, output: str, run_id: str) -> None:
     try:
         journal = read_manifest(storage, join(output, JOURNAL))
         if journal is None or journal.get("run_id", run_id) != run_id:
-            storage.delete(join(output, STAGING, run_id))
+            storage.delete_folder(join(output, STAGING, run_id))
     except Exception as error:  # noqa: BLE001  # the failure that led here is the one to report
         log.debug("could not delete what was staged: %s", error)
 
@@ -1165,7 +1422,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--input-path",
         required=True,
         metavar="PATH",
-        help="where movies.dat and ratings.dat are: a folder, file:// or, on spark, hdfs://",
+        help="where movies.dat and ratings.dat are: a folder, file://, s3:// or s3a:// or, on spark, hdfs://",
     )
     parser.add_argument(
         "--output_path", "--output-path", required=True, metavar="PATH", help="where to publish; the same kinds of path"
@@ -1190,9 +1447,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         parser.error("--max_rejects must not be negative")
     for option in ("input_path", "output_path"):
         path = getattr(arguments, option)
-        scheme = path.partition("://")[0] if "://" in path else "file"
-        allowed = ["file", "hdfs"] if arguments.engine == "spark" else ["file"]
-        if not path or scheme not in allowed:
+        scheme, separator, place = path.partition("://")
+        allowed = ["file", "s3", "s3a", *(["hdfs"] if arguments.engine == "spark" else [])]
+        if not path or (separator and (scheme not in allowed or not place.strip("/"))):
             kinds = ", ".join(f"{kind}://" for kind in allowed)
             parser.error(f"--{option} {path!r}: the {arguments.engine} engine takes a folder, or one at {kinds}")
         setattr(arguments, option, absolute(path))
@@ -1263,9 +1520,60 @@ EXPECTED_FAILURES = (
 )
 
 
+CHECK_THE_NETWORK = "check the network, and AWS_ENDPOINT_URL where it is set"
+
+# What S3 and its clients say, and what that means for the user
+REFUSALS_OF_STORES = (
+    (
+        "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|TokenRefreshRequired|InvalidClientTokenId",
+        "the store does not accept these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+        "AWS_SESSION_TOKEN, or AWS_PROFILE",
+    ),
+    (
+        "Unable to locate credentials|loading credentials|NoAuthWithAWSException|Unable to load credentials"
+        "|config profile|Partial credentials|Error when retrieving (?:credentials|token)|Profile file",
+        "no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
+        "machine a role",
+    ),
+    (
+        "NoSuchBucket|UnknownStoreException",
+        "there is no such bucket; check its name, and AWS_ENDPOINT_URL where it is set",
+    ),
+    (
+        "PermanentRedirect|AuthorizationHeaderMalformed|without LOCATION|AWSRedirectException",
+        "the bucket is in another region; check AWS_DEFAULT_REGION",
+    ),
+    ("AccessDenied|Forbidden", "access denied; check what these credentials are allowed to do there"),
+    (
+        "No FileSystem for scheme|S3AFileSystem not found",
+        "this Spark lacks the S3 connector; README.md tells how to add it",
+    ),
+    (
+        "Could not connect to the endpoint|Connect timeout|Read timeout|Connection refused|UnknownHost"
+        "|Connection (?:was closed|reset|broken)|error sending request|Unable to execute HTTP request|timed out",
+        f"the store cannot be reached; {CHECK_THE_NETWORK}",
+    ),
+    (
+        "SlowDown|Service ?Unavailable|InternalError|[Cc]ode: 50[0-4]",
+        "the store is overloaded or out of order; try again later",
+    ),
+)
+
+
+def refusal_of_store(error: Exception) -> str | None:
+    """What a store's refusal means; None where it is none."""
+    said = f"{type(error).__name__}: {error}"
+    return next((meaning for sign, meaning in REFUSALS_OF_STORES if re.search(sign, said)), None)
+
+
 def explained(error: Exception, input_path: str, output: str) -> PipelineError | None:
-    """The expected failure behind what an engine or a file system raised; None where it is not expected."""
+    """The expected failure behind what an engine, a store or a file system raised; None where it is not expected."""
     said = str(error)
+    stores = [path for path in (input_path, output) if not path.startswith("/")]
+    if stores and (refusal := refusal_of_store(error)):
+        place = output if f"{bucket_and_key(output)[1]}/_" in said else stores[0]
+        status = EXIT_FAILURE if place == output else EXIT_BAD_INPUT
+        return PipelineError(status, f"{place}: {refusal}; the earlier result is as it was")
     causes = (
         re.findall(r"^(?:Caused by|:) ?:? ?[\w.$]+(?:Exception|Error): (.+)$", said, re.MULTILINE) or said.splitlines()
     )

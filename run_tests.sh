@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Usage: run_tests.sh [PYTEST ARGUMENT...]
-# Summary: Makes the test environment (.venv-spark, from requirements.txt) and runs `pytest tests/` in it.
+# Summary: Makes the test environment (.venv-spark, from requirements.txt, with the S3 connector of Spark) and runs
+#          `pytest tests/` in it.
 #
 # The spark half of the tests needs Java 17 or 21. As root on Debian or Ubuntu it is installed when it is missing;
 # elsewhere one line says what to install.
@@ -19,8 +20,8 @@ main() {
   source "$root/scripts/lib.sh"
   help_if_asked "$@"
   install_java
-  require_java
-  make_environment "$root/.venv-spark" "$root/requirements.txt"
+  use_spark_environment "$root"
+  make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
   cd "$root"
   PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest tests/ "$@"
 }

@@ -21,15 +21,25 @@ die() {
 make_environment() {
   local folder=$1 requirements=$2
   cmp -s "$requirements" "$folder/requirements.installed" && return
-  if command -v flock >/dev/null; then
-    exec 9>"$folder.lock"
-    flock 9
-    if cmp -s "$requirements" "$folder/requirements.installed"; then
-      exec 9>&-
-      return
-    fi
-  fi
-  local python
+  lock "$folder"
+  cmp -s "$requirements" "$folder/requirements.installed" || install_requirements "$folder" "$requirements"
+  unlock
+}
+
+# lock FOLDER, unlock: what is between them only one process does at a time, where flock is to be had.
+lock() {
+  command -v flock >/dev/null || return 0
+  exec 9>"$1.lock"
+  flock 9
+}
+
+unlock() {
+  exec 9>&- # or the job that follows would hold the lock until it ends
+}
+
+# install_requirements FOLDER REQUIREMENTS: makes the environment anew.
+install_requirements() {
+  local folder=$1 requirements=$2 python
   python=$(find_python)
   printf 'making %s from %s (once; a minute or two)\n' "$folder" "$(basename "$requirements")" >&2
   rm -rf "$folder"
@@ -43,7 +53,6 @@ make_environment() {
       --requirement "$requirements" || die 1 "pip could not install $requirements; is the package index reachable?"
   fi
   cp "$requirements" "$folder/requirements.installed"
-  exec 9>&- # or the job that follows would hold the lock until it ends
 }
 
 # find_python: prints a Python of at least 3.11.
@@ -72,12 +81,52 @@ require_java() {
 on Debian or Ubuntu: sudo apt-get install openjdk-$LEAST_JAVA-jre-headless"
 }
 
-# use_spark_environment ROOT: has Spark's own scripts take the environment .venv-spark and a quiet configuration.
+# use_spark_environment ROOT: makes .venv-spark and has Spark's own scripts take it, with a quiet configuration.
 # SPARK_HOME is set because the search for it, in Spark's find-spark-home, fails where a path has a space in it.
 use_spark_environment() {
+  require_java
+  make_environment "$1/.venv-spark" "$1/requirements.txt"
   local spark_homes=("$1"/.venv-spark/lib/python3*/site-packages/pyspark)
   export SPARK_HOME=${spark_homes[0]} PYSPARK_PYTHON=$1/.venv-spark/bin/python
   export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$1/scripts/spark-conf}
+}
+
+# make_s3_jars SPARK_HOME FOLDER: the jars by which Spark reaches S3, which PyPI's pyspark lacks. Their versions are
+# those of the jars that Spark has, and what Hadoop's connector itself asks for. Spark's own Ivy gets them.
+make_s3_jars() {
+  local spark_home=$1 folder=$2
+  [[ -d $folder ]] && return
+  lock "$folder"
+  [[ -d $folder ]] || install_s3_jars "$spark_home" "$folder"
+  unlock
+}
+
+# install_s3_jars SPARK_HOME FOLDER: gets the jars; the folder is there when all of them are.
+install_s3_jars() {
+  local spark_home=$1 folder=$2 hadoop spark
+  printf 'getting the S3 connector of Spark into %s (once; 650 MB)\n' "$folder" >&2
+  hadoop=$(basename "$spark_home"/jars/hadoop-client-api-*.jar .jar) # hadoop-client-api-<version>
+  spark=$(basename "$spark_home"/jars/spark-core_*.jar .jar)         # spark-core_<Scala>-<version>
+  spark=${spark#spark-core_}
+  rm -rf "$folder.part"
+  get_jars "$spark_home" "$folder.part" org.apache.hadoop hadoop-aws "${hadoop##*-}"
+  # alone, for it depends on the connectors of other clouds
+  get_jars "$spark_home" "$folder.part" org.apache.spark "spark-hadoop-cloud_${spark%%-*}" "${spark#*-}" -notransitive
+  rm -rf "$folder.part/ivy"
+  mv "$folder.part" "$folder"
+}
+
+# get_jars SPARK_HOME FOLDER ORGANISATION MODULE VERSION [OPTION]: from Maven Central, with their checksums compared.
+get_jars() {
+  local spark_home=$1 folder=$2 module=$4
+  "${JAVA_HOME:+$JAVA_HOME/bin/}java" -cp "$spark_home/jars/*" org.apache.ivy.Main -error -cache "$folder/ivy" \
+    -dependency "${@:3}" -confs default -types jar -retrieve "$folder/[artifact]-[revision].[ext]" >/dev/null ||
+    die 1 "could not get $module; is Maven Central reachable?"
+}
+
+# require_bucket: out with one line unless S3_BUCKET_NAME is set.
+require_bucket() {
+  [[ -n ${S3_BUCKET_NAME:-} ]] || die 2 'S3_BUCKET_NAME is not set; set it, or: source set_env_vars.sh'
 }
 
 # engine_of ARGUMENT...: prints the engine that the arguments name, sail where they name none.
@@ -91,4 +140,89 @@ engine_of() {
     shift
   done
   printf '%s\n' "$engine"
+}
+
+# run_on_this_machine ROOT ARGUMENT...: becomes the job, on the engine that its arguments name.
+run_on_this_machine() {
+  local root=$1 options=() progress=false
+  shift
+  if [[ $(engine_of "$@") == sail ]]; then
+    make_environment "$root/.venv" "$root/requirements-embedded.txt"
+    exec "$root/.venv/bin/python" "$root/movielens_pipeline.py" "$@"
+  fi
+  use_spark_environment "$root"
+  if [[ "$*" == *s3://* || "$*" == *s3a://* ]]; then
+    make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
+    options+=(--driver-class-path "$root/.venv-spark/s3-jars/*")
+  fi
+  [[ ! -t 2 ]] || progress=true
+  options+=(--conf "spark.ui.showConsoleProgress=$progress")
+  exec "$SPARK_HOME/bin/spark-submit" "${options[@]}" "$root/movielens_pipeline.py" "$@"
+}
+
+# run_in_container ROOT ARGUMENT...: becomes the job in its image, as the user who calls, with nothing mounted but what
+# it reads (not to be written to) and writes, each where it stands on this machine, so that messages name it.
+run_in_container() {
+  local root=$1 image=movielens_pipeline target=default upload='' input='' output='' arguments=()
+  shift
+  while (($#)); do
+    case $1 in
+    --input[_-]path=* | --output[_-]path=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+    esac
+    case $1 in
+    --input[_-]path) input=${2:-} ;;
+    --output[_-]path) output=${2:-} ;;
+    --upload[_-]dataset) upload=yes ;;
+    *) arguments+=("$1") ;;
+    esac
+    [[ $1 != --*put[_-]path || $# -lt 2 ]] || shift
+    shift
+  done
+  if [[ $(engine_of ${arguments[@]+"${arguments[@]}"}) == spark ]]; then
+    image=movielens_pipeline:spark target=spark
+  fi
+  build_image "$root" "$image" "$target"
+  local options=(--rm --user "$(id -u):$(id -g)")
+  hand_over_environment
+  [[ -z $upload ]] || docker run "${options[@]}" --volume "$root/dataset:/opt/movielens/dataset:ro" --entrypoint \
+    /opt/movielens/environment/bin/python "$image" /opt/movielens/scripts/upload_dataset.py "$S3_BUCKET_NAME"
+  if [[ $input != *://* ]]; then
+    [[ -e $input ]] || die 3 "$input not found"
+    input=$(cd "$input" && pwd)
+    options+=(--mount "type=bind,source=$input,target=$input,readonly")
+  fi
+  if [[ $output != *://* ]]; then
+    mkdir -p "$output" || die 1 "$output cannot be made"
+    output=$(cd "$output" && pwd)
+    options+=(--mount "type=bind,source=$output,target=$output")
+  fi
+  exec docker run "${options[@]}" "$image" --input_path "$input" --output_path "$output" \
+    ${arguments[@]+"${arguments[@]}"}
+}
+
+# hand_over_environment: adds to options what the container needs to know; variables by name, for the list of processes
+# would show their values.
+hand_over_environment() {
+  local name
+  for name in AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_REGION AWS_DEFAULT_REGION \
+    AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE SPARK_DRIVER_MEMORY; do
+    [[ -z ${!name:-} ]] || options+=(--env "$name")
+  done
+  [[ -n ${AWS_ACCESS_KEY_ID:-} || ! -d $HOME/.aws ]] || options+=(--volume "$HOME/.aws:/tmp/.aws:ro")
+  case ${AWS_ENDPOINT_URL_S3:-${AWS_ENDPOINT_URL:-}} in
+  *://localhost* | *://127.*) options+=(--network host) ;; # this machine's, not the container's own
+  esac
+}
+
+# build_image ROOT IMAGE TARGET: builds the image unless there is one of the very same files.
+build_image() {
+  local root=$1 image=$2 target=$3 label=movielens_pipeline.made_of made_of
+  command -v docker >/dev/null || die 1 'docker is needed: https://docs.docker.com/engine/install'
+  made_of=$(cd "$root" && cat Dockerfile .dockerignore VERSION movielens_pipeline.py requirements-{embedded,spark}.txt \
+    scripts/{entrypoint.sh,lib.sh,upload_dataset.py} scripts/spark-conf/* | cksum)
+  [[ $(docker image inspect --format "{{index .Config.Labels \"$label\"}}" "$image" 2>/dev/null) != "$made_of" ]] ||
+    return 0
+  printf 'building the image %s (once; some minutes)\n' "$image" >&2
+  docker build --quiet --target "$target" --build-arg "VERSION=$(cat "$root/VERSION")" --label "$label=$made_of" \
+    --tag "$image" "$root" >/dev/null || die 1 "the image could not be built: docker build --target $target $root"
 }

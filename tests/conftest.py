@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 import duckdb
 import pytest
+import s3server
+from places import Bucket, Disk, Place
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -20,6 +23,7 @@ import check_local_results  # noqa: E402  # found through the line above
 import movielens_pipeline as job  # noqa: E402
 
 start_session = job.get_spark_session
+S3_JARS = Path(sys.prefix) / "s3-jars"
 REAL_DATA = Path(os.environ.get("MOVIELENS_DATA", ROOT.parent / "shared" / "data"))
 
 DATASETS = set(check_local_results.COLUMNS)
@@ -73,7 +77,33 @@ def output_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sessions() -> Iterator[Callable[[str], Any]]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3server.S3Server]:
+    server = s3server.S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_server: s3server.S3Server) -> Iterator[s3server.FaultyProxy]:
+    """The way by which this process reaches S3, as its environment says while the suite runs."""
+    proxy = s3server.FaultyProxy(s3_server.endpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment(proxy.endpoint).items():
+            patch.setenv(name, value)
+        yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def proxy(s3_proxy: s3server.FaultyProxy) -> Iterator[s3server.FaultyProxy]:
+    """The same for one test, which may have requests fail; it hands on all others."""
+    s3_proxy.reset()
+    yield s3_proxy
+    s3_proxy.reset()
+
+
+@pytest.fixture(scope="session")
+def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]:  # noqa: ARG001  # engines take its variables
     started: dict[str, Any] = {}
 
     def session(engine: str) -> Any:
@@ -83,10 +113,20 @@ def sessions() -> Iterator[Callable[[str], Any]]:
 
     with pytest.MonkeyPatch.context() as patch:
         # for the suite's one Spark; the job itself sets none of these
+        settings = {
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.default.parallelism": "2",
+            # a store that stays away is given up sooner
+            "spark.hadoop.fs.s3a.retry.limit": "2",
+            "spark.hadoop.fs.s3a.retry.throttle.limit": "2",
+            "spark.hadoop.fs.s3a.attempts.maximum": "3",
+            "spark.hadoop.fs.s3a.retry.interval": "50ms",
+            "spark.hadoop.fs.s3a.retry.throttle.interval": "50ms",
+        }
+        options = " ".join(f"--conf {name}={value}" for name, value in settings.items())
         patch.setenv(
-            "PYSPARK_SUBMIT_ARGS",
-            "--master local[2] --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=2 "
-            "--conf spark.default.parallelism=2 pyspark-shell",
+            "PYSPARK_SUBMIT_ARGS", f"--master local[2] --driver-class-path '{S3_JARS}/*' {options} pyspark-shell"
         )
         patch.setenv("SPARK_CONF_DIR", str(ROOT / "scripts" / "spark-conf"))
         yield session
@@ -119,6 +159,31 @@ def spark(engine: str, use_engine: Callable[[str], Any]) -> Any:
     return use_engine(engine)
 
 
+@pytest.fixture
+def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Callable[..., tuple[job.Storage, Place]]:
+    """The implementations of Storage by name, each with a place on it: disk, hadoop (on disk), s3, s3a."""
+
+    def storage(kind: str, folder: Path) -> tuple[job.Storage, Place]:
+        if kind == "disk":
+            return job.DiskStorage(), Disk(folder / "output")
+        if kind == "hadoop":
+            place = Disk(folder / "output")
+            place.address = f"file://{place.address}"
+            hadoop = job.HadoopStorage(sessions("spark"), place.address)
+            hadoop.fs = hadoop.fs.getRaw()  # without a checksum file beside each file
+            return hadoop, place
+        place = Bucket(s3_server, f"{folder.name}-{secrets.token_hex(4)}", folder, kind)
+        return job.S3Storage() if kind == "s3" else job.HadoopStorage(sessions("spark"), place.address), place
+
+    return storage
+
+
+@pytest.fixture
+def bucket_path(s3_server: s3server.S3Server, proxy: s3server.FaultyProxy, tmp_path: Path) -> Bucket:  # noqa: ARG001
+    """A folder of its own in the bucket."""
+    return Bucket(s3_server, f"{tmp_path.name}-{secrets.token_hex(4)}", tmp_path)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # The job, in this process and in one of its own
 
@@ -143,7 +208,7 @@ def run_main(
 def publish(run_main: Callable[..., tuple[int, str]]) -> Callable[..., str]:
     """Runs main, which must succeed, and returns what it said."""
 
-    def run(engine: str, input_path: Path, output_path: Path, *arguments: object) -> str:
+    def run(engine: str, input_path: Path | str, output_path: Path | str, *arguments: object) -> str:
         status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path, *arguments)
         assert status == 0, said
         return said
@@ -153,7 +218,8 @@ def publish(run_main: Callable[..., tuple[int, str]]) -> Callable[..., str]:
 
 def job_command(engine: str, *arguments: object) -> list[str]:
     """The command that starts the job in a process of its own, as its users start it."""
-    launcher = {"sail": [sys.executable], "spark": ["spark-submit", "--master", "local[2]"]}[engine]
+    spark_submit = ["spark-submit", "--master", "local[2]", "--driver-class-path", f"{S3_JARS}/*"]
+    launcher = {"sail": [sys.executable], "spark": spark_submit}[engine]
     return [*launcher, str(ROOT / "movielens_pipeline.py"), *map(str, arguments)]
 
 
@@ -189,9 +255,9 @@ def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
     return duckdb.connect().execute(f"SELECT * FROM read_parquet({listed}) ORDER BY ALL").fetchall()
 
 
-def assert_equal_by_check(input_path: Path, output_path: Path) -> None:
+def assert_equal_by_check(input_path: Path | str, output_path: Path | str) -> None:
     """The independent check finds all datasets equal."""
-    assert check_local_results.check(Path(input_path), Path(output_path))
+    assert check_local_results.check(input_path, output_path)
 
 
 def real_data(name: str) -> Path:

@@ -9,6 +9,7 @@ Exit status: 0 when every promise held; an AssertionError otherwise.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import io
 import json
@@ -21,7 +22,9 @@ import threading
 import time
 from pathlib import Path
 
+import s3server
 from conftest import ROOT, job_command, job_environment, rating_lines, write_input
+from places import Bucket, Disk, Place
 
 import check_local_results
 import movielens_pipeline as job
@@ -58,10 +61,10 @@ def command(engine: str, slow: Path | None, *arguments: object) -> list[str]:
     return [str(slow) if slow and word.endswith("movielens_pipeline.py") else word for word in plain]
 
 
-def start(engine: str, slow: Path | None, input_path: Path, output_path: Path) -> subprocess.Popen[bytes]:
+def start(engine: str, slow: Path | None, input_path: Path, place: Place) -> subprocess.Popen[bytes]:
     """Starts a run in a process group of its own."""
     return subprocess.Popen(
-        command(engine, slow, "--input_path", input_path, "--output_path", output_path),
+        command(engine, slow, "--input_path", input_path, "--output_path", place.address),
         env={**job_environment(), "PYTHONPATH": str(ROOT)},
         start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -73,17 +76,18 @@ def is_result_of(input_path: Path, output_path: Path) -> bool:
         return check_local_results.check(input_path, output_path)
 
 
-def assert_old_or_new(inputs: list[Path], output_path: Path) -> str:
+def assert_old_or_new(inputs: list[Path], place: Place) -> str:
     """Under a manifest stands the whole result of one of the inputs, and nothing else beside it."""
-    manifest = output_path / "_manifest.json"
+    folder = place.snapshot()
+    manifest = folder / "_manifest.json"
     if not manifest.exists():
         return "no manifest"
-    matching = [folder.name for folder in inputs if is_result_of(folder, output_path)]
+    matching = [candidate.name for candidate in inputs if is_result_of(candidate, folder)]
     assert len(matching) == 1, f"the result is of {matching or 'none of the inputs'}"
-    if not (output_path / "_publishing.json").exists():
+    if not (folder / "_publishing.json").exists():
         datasets = json.loads(manifest.read_bytes())["datasets"]
-        listed = {output_path / file for dataset in datasets.values() for file in dataset["files"]}
-        found = {path for name in job.SCHEMAS for path in (output_path / name).rglob("*") if path.is_file()}
+        listed = {folder / file for dataset in datasets.values() for file in dataset["files"]}
+        found = {path for name in job.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
         assert found == listed, f"beside the manifest: {found ^ listed}"
     return matching[0]
 
@@ -91,54 +95,54 @@ def assert_old_or_new(inputs: list[Path], output_path: Path) -> str:
 class Reader(threading.Thread):
     """Polls the output: while a manifest stands, every file that it lists is there."""
 
-    def __init__(self, output_path: Path) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__(daemon=True)
-        self.output_path = output_path
+        self.place = place
         self.looks = 0
         self.missing: list[str] = []
         self.ended = threading.Event()
 
     def run(self) -> None:
-        manifest = self.output_path / "_manifest.json"
         while not self.ended.is_set():
-            with contextlib.suppress(FileNotFoundError):
-                before = manifest.read_bytes()
-                files = [file for entry in json.loads(before)["datasets"].values() for file in entry["files"]]
-                gone = [file for file in files if not (self.output_path / file).exists()]
-                if gone and manifest.read_bytes() == before:
+            if before := self.place.read("_manifest.json"):
+                listed = {file for entry in json.loads(before)["datasets"].values() for file in entry["files"]}
+                gone = listed - self.place.files()
+                if gone and self.place.read("_manifest.json") == before:
                     self.missing += gone
                 self.looks += 1
             time.sleep(0.001)
 
 
-def kill_once(engine: str, inputs: list[Path], output_path: Path, slow: Path | None, moment: float) -> str:
+def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, moment: float) -> str:
     """Kills a run at a moment, checks what is left, and has the next run heal; returns what was found."""
-    process = start(engine, slow, inputs[0], output_path)
+    process = start(engine, slow, inputs[0], place)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=moment)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    found = assert_old_or_new(inputs, output_path)
-    in_publishing = (output_path / "_publishing.json").exists()
-    assert start(engine, None, inputs[1], output_path).wait(timeout=300) == 0, "the next run failed"
-    assert assert_old_or_new(inputs, output_path) == inputs[1].name
-    assert not list((output_path / "_staging").iterdir()), "the next run left something staged"
+    found = assert_old_or_new(inputs, place)
+    in_publishing = place.read("_publishing.json") is not None
+    assert start(engine, None, inputs[1], place).wait(timeout=300) == 0, "the next run failed"
+    assert assert_old_or_new(inputs, place) == inputs[1].name
+    left = [name for name in place.files() if name.startswith("_staging/")] + place.unfinished()
+    assert not left, f"the next run left something staged: {left}"
     return "in publishing" if in_publishing else found
 
 
-def race_once(engine: str, inputs: list[Path], output_path: Path) -> None:
+def race_once(engine: str, inputs: list[Path], place: Place) -> None:
     """Two runs at once: each publishes or finds the output busy, and one whole result stands."""
-    running = [start(engine, None, folder, output_path) for folder in inputs]
+    running = [start(engine, None, folder, place) for folder in inputs]
     statuses = [process.wait(timeout=300) for process in running]
     assert set(statuses) <= {0, job.EXIT_BUSY}, statuses
-    assert assert_old_or_new(inputs, output_path) in {folder.name for folder in inputs}
+    assert assert_old_or_new(inputs, place) in {folder.name for folder in inputs}
 
 
 def main() -> None:
     """Does as many kills and races as the command line says and prints what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engine", choices=job.ENGINES, default="sail")
+    parser.add_argument("--s3", action="store_true", help="publish to an S3 server, started for the purpose")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--races", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -150,26 +154,32 @@ def main() -> None:
         write_input(folder / name, rating_lines([(user, 10 + user % 4, stars, user) for user in range(1, 5000)]))
         for name, stars in (("first", 4.0), ("second", 2.5))
     ]
-    output_path = folder / "output"
+    place: Place = Disk(folder / "output")
+    if arguments.s3:
+        (folder / "server").mkdir(parents=True)
+        server = s3server.S3Server(folder / "server")
+        atexit.register(server.stop)
+        os.environ.update(server.environment())
+        place = Bucket(server, "output", folder)
     slow = write_slow_job(folder)
 
     durations = {}
     for variant in (None, slow):
         started = time.monotonic()
-        assert start(arguments.engine, variant, inputs[1], output_path).wait(timeout=300) == 0
+        assert start(arguments.engine, variant, inputs[1], place).wait(timeout=300) == 0
         durations[variant] = time.monotonic() - started
-    reader = Reader(output_path)
+    reader = Reader(place)
     reader.start()
     found: dict[str, int] = {}
     for number in range(arguments.kills):
         variant = slow if number % 2 else None
         # a slowed run publishes in its last half
         moment = chance.uniform(0.4 if variant else 0.0, 1.0) * durations[variant]
-        what = kill_once(arguments.engine, inputs, output_path, variant, moment)
+        what = kill_once(arguments.engine, inputs, place, variant, moment)
         found[what] = found.get(what, 0) + 1
         inputs.reverse()
     for _ in range(arguments.races):
-        race_once(arguments.engine, inputs, output_path)
+        race_once(arguments.engine, inputs, place)
     reader.ended.set()
     reader.join()
     assert not reader.missing, f"a manifest listed files that were not there: {reader.missing[:5]}"

@@ -6,6 +6,7 @@ must find all it needs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import stress
 from conftest import DATASETS, RATINGS, assert_equal_by_check, rating_lines, visible_names, write_input
+from places import Disk, Place
 
 import movielens_pipeline as job
 
@@ -44,18 +46,11 @@ class FaultyStorage:
         return run
 
 
-def counting_down(number: int) -> Iterator[int]:
-    """number, number - 1, … without end."""
-    while True:
-        yield number
-        number -= 1
-
-
 class Prepared:
-    """An earlier result and a new one that is staged, ready to be published, on either implementation of Storage."""
+    """An earlier result and a new one that is staged, ready to be published, on an implementation of Storage."""
 
-    def __init__(self, spark: Any, folder: Path, publish: Callable[..., str]) -> None:
-        self.spark, self.folder = spark, folder
+    def __init__(self, storage: job.Storage, place: Place, folder: Path, publish: Callable[..., str]) -> None:
+        self.storage, self.place = storage, place
         self.old = write_input(folder / "old", rating_lines(RATINGS) + b"bad\n")
         self.new = write_input(folder / "new", rating_lines(RATINGS[:4]))
         self.inputs = [self.old, self.new]
@@ -69,81 +64,74 @@ class Prepared:
             staging.mkdir(exist_ok=True, parents=True)
             (folder / "staged" / dataset).rename(staging / dataset)
 
-    def fresh(self, number: int) -> Path:
-        """A copy of the output folder to break."""
-        return Path(shutil.copytree(self.template, self.folder / f"output-{number}"))
+    def faulty(self, number: int, *, happens: bool) -> Any:
+        """The storage, of which the operation with that number fails."""
+        return FaultyStorage(self.storage, itertools.count(number, -1), happens=happens)
 
-    def storage(self, output: Path) -> job.Storage:
-        return job.storage_for(self.spark, str(output))
-
-    def assert_healed(self, output: Path, *, published: bool) -> None:
+    def assert_healed(self, *, published: bool) -> None:
         """What the next run does first: finish what it finds; then the state is whole."""
-        job.recover(self.storage(output), str(output), "20260101T000000Z-next-1-0000")
-        assert_equal_by_check(self.new if published else self.old, output)
-        assert visible_names(output) - {"_staging"} == DATASETS | {"_manifest.json"} | (
+        job.recover(self.storage, self.place.address, "20260101T000000Z-next-1-0000")
+        found = self.place.snapshot()
+        assert_equal_by_check(self.new if published else self.old, found)
+        assert visible_names(found) - {"_staging"} == DATASETS | {"_manifest.json"} | (
             set() if published else {"rejects"}
         )
 
 
-@pytest.fixture
-def prepared(spark: Any, tmp_path: Path, publish: Callable[..., str], use_engine: Any, engine: str) -> Prepared:
-    made = Prepared(spark, tmp_path, publish)
-    use_engine(engine)
-    return made
+@pytest.fixture(params=["disk", "hadoop", "s3", "s3a"])
+def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Callable[..., str], storages: Any) -> Prepared:
+    storage, place = storages(request.param, tmp_path)
+    return Prepared(storage, place, tmp_path, publish)
 
 
 @pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
 def test_a_publish_survives_a_fault_of_each_operation(
     prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    place, run_id = prepared.place, prepared.manifest["run_id"]
     for number in range(1000):
-        output = prepared.fresh(number)
-        faulty = FaultyStorage(prepared.storage(output), counting_down(number), happens=happens)
+        place.copy_of(prepared.template)
         try:
-            job.publish(faulty, str(output), prepared.manifest)
+            job.publish(prepared.faulty(number, happens=happens), place.address, prepared.manifest)
         except InjectedError:
             # what a reader finds meanwhile is whole, or has no manifest
-            stress.assert_old_or_new(prepared.inputs, output)
-            journal_or_manifest = [output / "_publishing.json", output / "_manifest.json"]
-            published = any(
-                prepared.manifest["run_id"] in path.read_text() for path in journal_or_manifest if path.exists()
-            )
-            prepared.assert_healed(output, published=published)
-            shutil.rmtree(output)
+            stress.assert_old_or_new(prepared.inputs, place)
+            found = [place.read(name) or b"" for name in ("_publishing.json", "_manifest.json")]
+            prepared.assert_healed(published=any(run_id.encode() in content for content in found))
         else:
             break
     with capfd.disabled():
         print(f" [{number} operations of a publish]", end="")
     assert number > 20
-    assert_equal_by_check(prepared.new, output)
+    assert_equal_by_check(prepared.new, place.snapshot())
 
 
 @pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
 def test_a_recovery_survives_a_fault_of_each_operation(
     prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    place, staging = prepared.place, f"_staging/{prepared.manifest['run_id']}"
     for number in range(1000):
         # GIVEN a run that was killed when two of its files were moved
-        output = prepared.fresh(number)
-        (output / "_publishing.json").write_text(json.dumps(prepared.manifest))
-        (output / "_manifest.json").unlink()
+        place.copy_of(prepared.template)
+        place.write("_publishing.json", json.dumps(prepared.manifest).encode())
+        place.delete("_manifest.json")
         for file in prepared.manifest["datasets"]["ratings"]["files"][:2]:
-            (output / "_staging" / prepared.manifest["run_id"] / file).rename(output / file)
+            place.write(file, (prepared.template / staging / file).read_bytes())
+            place.delete(f"{staging}/{file}")
         # WHEN the next run heals and is hit by a fault in turn
-        faulty = FaultyStorage(prepared.storage(output), counting_down(number), happens=happens)
         try:
-            job.recover(faulty, str(output), "20260101T000000Z-next-1-0000")
+            job.recover(prepared.faulty(number, happens=happens), place.address, "20260101T000000Z-next-1-0000")
         except InjectedError:
-            stress.assert_old_or_new(prepared.inputs, output)
+            stress.assert_old_or_new(prepared.inputs, place)
             # THEN the one after it heals
-            prepared.assert_healed(output, published=True)
-            shutil.rmtree(output)
+            prepared.assert_healed(published=True)
         else:
             break
     with capfd.disabled():
         print(f" [{number} operations of a recovery]", end="")
     assert number > 15
-    assert_equal_by_check(prepared.new, output)
+    assert_equal_by_check(prepared.new, place.snapshot())
 
 
 @pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
@@ -157,7 +145,7 @@ def test_a_whole_run_survives_a_fault_of_each_operation(
     for number in range(1000):
         shutil.rmtree(output, ignore_errors=True)
         publish("sail", old, output)
-        countdown = counting_down(number)
+        countdown = itertools.count(number, -1)
 
         def faulty_storage(spark: Any, path: str, countdown: Iterator[int] = countdown) -> Any:
             return FaultyStorage(open_storage(spark, path), countdown, happens=happens)
@@ -167,7 +155,7 @@ def test_a_whole_run_survives_a_fault_of_each_operation(
             try:
                 status, _ = run_main("sail", "--input_path", new, "--output_path", output)
             except InjectedError:
-                stress.assert_old_or_new([old, new], output)
+                stress.assert_old_or_new([old, new], Disk(output))
                 patch.undo()
                 publish("sail", new, output)
                 assert visible_names(output) == DATASETS | {"_manifest.json"}

@@ -1,0 +1,82 @@
+# The job in a container: `docker build -t movielens_pipeline .` makes the image with the embedded engine alone;
+# `docker build --target spark -t movielens_pipeline:spark .` adds Apache Spark.
+
+# ------------------------------------------------------------------------------------------------------------------
+FROM python:3.11-slim-bookworm AS embedded-environment
+
+COPY requirements-embedded.txt /
+# Without what only the check needs, installers, and what packages carry for their developers
+RUN python -m venv /opt/movielens/environment \
+    && /opt/movielens/environment/bin/pip install --no-cache-dir --disable-pip-version-check \
+        --require-hashes --requirement requirements-embedded.txt \
+    && /opt/movielens/environment/bin/pip uninstall --yes --quiet duckdb pip setuptools \
+    && find /opt/movielens/environment -type d \( -name tests -o -name include -o -name src \) -prune -exec rm -r {} +
+
+# ------------------------------------------------------------------------------------------------------------------
+FROM python:3.11-slim-bookworm AS embedded
+
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="movielens_pipeline" \
+      org.opencontainers.image.description="Four Parquet datasets made from MovieLens movies.dat and ratings.dat" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
+
+COPY --from=embedded-environment /opt/movielens/environment /opt/movielens/environment
+COPY scripts/entrypoint.sh scripts/lib.sh scripts/upload_dataset.py /opt/movielens/scripts/
+COPY movielens_pipeline.py /opt/movielens/
+
+# The first user of most machines, whose folders a container may then write to without --user; any other will do
+USER 1000:1000
+ENV HOME=/tmp MOVIELENS_ENGINE=sail
+WORKDIR /app
+ENTRYPOINT ["/opt/movielens/scripts/entrypoint.sh"]
+
+# ------------------------------------------------------------------------------------------------------------------
+FROM embedded AS java
+
+USER root
+# hadolint ignore=DL3008  # Debian keeps only the newest version of a package, and that has the security fixes
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends openjdk-17-jre-headless libnss-wrapper \
+    && rm -rf /var/lib/apt/lists/*
+
+# ------------------------------------------------------------------------------------------------------------------
+FROM java AS spark-environment
+
+COPY requirements-spark.txt /
+RUN python -m venv /opt/movielens/spark-environment \
+    && /opt/movielens/spark-environment/bin/pip install --no-cache-dir --disable-pip-version-check \
+        --require-hashes --requirement /requirements-spark.txt \
+    && /opt/movielens/spark-environment/bin/pip uninstall --yes --quiet pip setuptools \
+    && mv /opt/movielens/spark-environment/lib/python3*/site-packages/pyspark /opt/movielens/spark \
+    && ln -s /opt/movielens/spark /opt/movielens/spark-environment/lib/python3*/site-packages/pyspark
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# to where Spark looks for jars by itself
+RUN source /opt/movielens/scripts/lib.sh \
+    && make_s3_jars /opt/movielens/spark /opt/movielens/s3-jars \
+    && mv /opt/movielens/s3-jars/*.jar /opt/movielens/spark/jars/
+
+# ------------------------------------------------------------------------------------------------------------------
+FROM java AS spark
+
+COPY --from=spark-environment /opt/movielens/spark-environment /opt/movielens/spark-environment
+COPY --from=spark-environment /opt/movielens/spark /opt/movielens/spark
+COPY scripts/spark-conf /opt/movielens/spark-conf
+ENV PATH=/opt/movielens/spark/bin:$PATH \
+    SPARK_HOME=/opt/movielens/spark \
+    SPARK_LOCAL_IP=127.0.0.1 \
+    PYSPARK_PYTHON=/opt/movielens/spark-environment/bin/python \
+    MOVIELENS_ENGINE=spark \
+    CLASS_ARCHIVE=-XX:SharedArchiveFile=/opt/movielens/spark.jsa
+# A run of the job, of which the classes are kept that it loads: later runs need not load them one by one
+COPY dataset/*.dat /tmp/dataset/
+RUN CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
+        /opt/movielens/scripts/entrypoint.sh --input_path /tmp/dataset --output_path /tmp/output \
+    && test -s /opt/movielens/spark.jsa \
+    && rm -rf /tmp/*
+USER 1000:1000
+
+# ------------------------------------------------------------------------------------------------------------------
+# What is built where no target is named
+FROM embedded AS default

@@ -1,0 +1,101 @@
+"""Where results are published to, as the tests look at them: a folder on disk, or a folder in a bucket."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import s3server
+from botocore.exceptions import ClientError
+
+
+class Disk:
+    """A folder on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.address = str(folder)
+
+    def files(self) -> set[str]:
+        """The files in the folder and below, relative to it."""
+        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when it is missing."""
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file."""
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_bytes(content)
+
+    def delete(self, name: str) -> None:
+        """Deletes a file."""
+        (self.folder / name).unlink()
+
+    def copy_of(self, template: Path) -> None:
+        """Becomes a copy of a folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(template, self.folder)
+
+    def snapshot(self) -> Path:
+        """A folder with what is here now."""
+        return self.folder
+
+    def unfinished(self) -> list[str]:
+        """Uploads that were begun and not completed; there are none on disk."""
+        return []
+
+
+class Bucket:
+    """A folder in the bucket of the tests' server; snapshots are made below a scratch folder."""
+
+    def __init__(self, server: s3server.S3Server, prefix: str, scratch: Path, scheme: str = "s3") -> None:
+        self.server, self.prefix, self.scratch = server, prefix, scratch
+        self.address = f"{scheme}://{s3server.BUCKET}/{prefix}"
+
+    def files(self) -> set[str]:
+        """The objects below the prefix, relative to it."""
+        return self.server.keys(self.prefix)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of an object; None when it is missing."""
+        try:
+            return self.server.read(f"{self.prefix}/{name}")
+        except ClientError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes an object."""
+        self.server.client.put_object(Bucket=s3server.BUCKET, Key=f"{self.prefix}/{name}", Body=content)
+
+    def delete(self, name: str) -> None:
+        """Deletes an object."""
+        self.server.client.delete_object(Bucket=s3server.BUCKET, Key=f"{self.prefix}/{name}")
+
+    def copy_of(self, template: Path) -> None:
+        """Becomes a copy of a folder."""
+        for name in self.files():
+            self.delete(name)
+        self.server.upload(template, self.prefix)
+
+    def snapshot(self) -> Path:
+        """A folder with what is here now."""
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        for name in self.files():
+            content = self.read(name)
+            if content is not None and not name.endswith("/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+        return folder
+
+    def unfinished(self) -> list[str]:
+        """The keys of uploads that were begun and not completed."""
+        return self.server.uploads(self.prefix)
+
+
+Place = Disk | Bucket

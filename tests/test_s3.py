@@ -1,0 +1,351 @@
+"""S3: both engines read from and publish to a real S3 server, and every promise holds there, too."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3server
+import stress
+from conftest import (
+    DATASETS,
+    MOVIES,
+    RATINGS,
+    ROOT,
+    assert_equal_by_check,
+    job_command,
+    job_environment,
+    movie_lines,
+    rating_lines,
+    real_data,
+    write_input,
+)
+from golden import assert_golden
+from places import Bucket
+
+import movielens_pipeline as job
+from check_local_results import main as check_main
+
+Main = Callable[..., tuple[int, str]]
+Publish = Callable[..., str]
+GONE = f"20200101T000000Z-{job.host_name()}-999999999-0000"  # no process has such a number
+
+
+@pytest.fixture
+def s3_input(s3_server: s3server.S3Server, input_path: Path, bucket_path: Bucket) -> str:
+    """The small input in the bucket."""
+    return s3_server.upload(input_path, f"{bucket_path.prefix}-input")
+
+
+def visible(place: Bucket) -> set[str]:
+    """What stands at the top of the place."""
+    return {name.partition("/")[0] for name in place.files()}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Reading and publishing
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a"])
+def test_a_bucket_is_read_and_published_to(
+    engine: str, publish: Publish, s3_input: str, bucket_path: Bucket, input_path: Path, scheme: str
+) -> None:
+    address = f"{scheme}{bucket_path.address[2:]}"
+    for _ in range(2):  # the second replaces the first
+        publish(engine, f"{scheme}{s3_input[2:]}", f"{address}/")
+        assert_equal_by_check(input_path, address)
+        assert visible(bucket_path) == DATASETS | {"_manifest.json"}
+        manifest = json.loads(bucket_path.read("_manifest.json") or b"")
+        listed = {file for dataset in manifest["datasets"].values() for file in dataset["files"]}
+        assert bucket_path.files() == listed | {"_manifest.json"}
+        assert not bucket_path.unfinished()
+
+
+def test_from_a_folder_to_a_bucket_and_back(
+    engine: str, publish: Publish, s3_input: str, bucket_path: Bucket, input_path: Path, output_path: Path
+) -> None:
+    publish(engine, input_path, bucket_path.address)
+    assert_equal_by_check(input_path, bucket_path.address)
+    publish(engine, s3_input, output_path)
+    assert_equal_by_check(s3_input, output_path)
+
+
+def test_names_in_a_bucket_may_hold_anything(
+    engine: str, publish: Publish, s3_server: s3server.S3Server, input_path: Path, tmp_path: Path
+) -> None:
+    name = f"{tmp_path.name}/odd [n]ame #1 50% ü?*{{x}}"
+    odd = Bucket(s3_server, f"{name}/out", tmp_path)
+    s3_server.upload(input_path, f"{name}/in")
+    publish(engine, f"s3://{s3server.BUCKET}/{name}/in", odd.address)
+    assert_equal_by_check(input_path, odd.snapshot())
+
+
+def test_parts_compressed_or_not_and_old_encodings_are_read_from_a_bucket(
+    engine: str, publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket, tmp_path: Path
+) -> None:
+    folder = tmp_path / "parts"
+    (folder / "ratings.dat").mkdir(parents=True)
+    (folder / "ratings.dat" / "part-0").write_bytes(rating_lines(RATINGS[:2]))
+    (folder / "ratings.dat" / "part-1.gz").write_bytes(gzip.compress(rating_lines(RATINGS[2:4])))
+    (folder / "ratings.dat" / "part-2.bz2").write_bytes(bz2.compress(rating_lines(RATINGS[4:])))
+    (folder / "ratings.dat" / "_SUCCESS").touch()
+    (folder / "movies.dat.gz").write_bytes(gzip.compress(movie_lines(MOVIES, "iso-8859-1")))
+    publish(engine, s3_server.upload(folder, f"{bucket_path.prefix}-input"), bucket_path.address)
+    assert_equal_by_check(folder, bucket_path.address)
+
+
+def test_lines_that_are_not_valid_are_named_with_their_file_in_the_bucket(
+    engine: str, publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket, tmp_path: Path
+) -> None:
+    folder = write_input(tmp_path / "bad", rating_lines(RATINGS) + b"1::2::9::3\n\x03::1\n")
+    address = s3_server.upload(folder, f"{bucket_path.prefix}-input")
+    said = publish(engine, address, bucket_path.address, "--max_rejects", 2)
+    scheme = {"sail": "s3", "spark": "s3a"}[engine]
+    assert f"{scheme}{address[2:]}/ratings.dat: rating not in 0.5..5: '1::2::9::3'\n" in said
+    assert_equal_by_check(folder, bucket_path.address)
+
+
+def test_the_real_release_is_right_from_bucket_to_bucket(
+    publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket
+) -> None:
+    folder = real_data("ml-1m")
+    publish("sail", s3_server.upload(folder, f"{bucket_path.prefix}-input"), bucket_path.address)
+    assert_equal_by_check(folder, bucket_path.address)
+
+
+def test_spark_writes_with_the_magic_committer(use_engine: Any, bucket_path: Bucket) -> None:
+    # GIVEN the summary that Hadoop's committers for S3 write, where others leave an empty file
+    spark = use_engine("spark")
+    job.write_dataset(spark.createDataFrame([(1, "A", "B")], job.SCHEMAS["movies"]), bucket_path.address, "movies")
+    success = json.loads(bucket_path.read("movies/_SUCCESS") or b"")
+    assert success["committer"] == "magic"
+    assert len(success["filenames"]) == len([name for name in bucket_path.files() if name.endswith(".parquet")])
+
+
+# requests of a first publish of the bundled dataset, from the journal on, and of a whole run; README.md names them
+MOST_REQUESTS = {"sail": (60, 160), "spark": (150, 480)}
+
+
+def test_a_publish_takes_no_more_requests_than_the_readme_says(
+    engine: str, publish: Publish, proxy: s3server.FaultyProxy, s3_server: s3server.S3Server, bucket_path: Bucket,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    address = s3_server.upload(ROOT / "dataset", f"{bucket_path.prefix}-input")
+    publish(engine, address, bucket_path.address)  # what is to be deleted is part of it
+    proxy.reset()
+    publish(engine, address, bucket_path.address)
+    journal = next(
+        number
+        for number, request in enumerate(proxy.requests)
+        if request.startswith("PUT") and "_publishing.json" in request
+    )
+    counts = len(proxy.requests) - journal, len(proxy.requests)
+    with capfd.disabled():
+        print(f" [{engine}: {counts[0]} requests to publish, {counts[1]} in all]", end="")
+    assert all(count <= most for count, most in zip(counts, MOST_REQUESTS[engine], strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Publishing when others are there, or were
+
+
+def test_what_killed_runs_left_in_a_bucket_is_removed_with_their_unfinished_uploads(
+    engine: str, publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket, input_path: Path
+) -> None:
+    # GIVEN uploads of a dead run, one of them the only thing it left, and one of a run elsewhere that may live
+    alive = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-another.host.1-77-0000"
+    for name in (f"{GONE}/ratings/a.parquet", f"{alive}/ratings/b.parquet"):
+        key = f"{bucket_path.prefix}/_staging/{name}"
+        begun = s3_server.client.create_multipart_upload(Bucket=s3server.BUCKET, Key=key)
+        s3_server.client.upload_part(
+            Bucket=s3server.BUCKET, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x" * 100
+        )
+    bucket_path.write(f"_staging/{GONE[:-1]}1/movies/c.parquet", b"c")
+    publish(engine, input_path, bucket_path.address)
+    assert bucket_path.unfinished() == [f"{bucket_path.prefix}/_staging/{alive}/ratings/b.parquet"]
+    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
+    assert_equal_by_check(input_path, bucket_path.address)
+
+
+def test_two_runs_at_once_on_a_bucket_end_with_one_whole_result(
+    engine: str, bucket_path: Bucket, tmp_path: Path
+) -> None:
+    folders = [write_input(tmp_path / "one"), write_input(tmp_path / "two", rating_lines(RATINGS[:4]))]
+    running = [
+        subprocess.Popen(
+            job_command(engine, "--input_path", folder, "--output_path", bucket_path.address),
+            env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for folder in folders
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    arguments = [["--input_path", str(folder), "--output_path", bucket_path.address] for folder in folders]
+    assert sorted(check_main(argument) for argument in arguments) == [0, 1]
+    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
+
+
+def test_a_kill_in_the_middle_of_publishing_to_a_bucket_is_healed_by_the_next_run(
+    engine: str, publish: Publish, run_main: Main, bucket_path: Bucket, tmp_path: Path
+) -> None:
+    old, new = write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
+    publish(engine, old, bucket_path.address)
+    process = stress.start(engine, stress.write_slow_job(tmp_path), new, bucket_path)
+    while bucket_path.read("_publishing.json") is None:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    stress.assert_old_or_new([old, new], bucket_path)
+    (old / "ratings.dat").write_bytes(b"bad\n")
+    assert run_main(engine, "--input_path", old, "--output_path", bucket_path.address)[0] == 3
+    assert_equal_by_check(new, bucket_path.address)
+    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
+
+
+def test_stress_a_few_kills_and_races_on_a_bucket(tmp_path: Path) -> None:
+    # the same script does hundreds: python tests/stress.py --s3 --kills 50 --races 50
+    script = Path(__file__).with_name("stress.py")
+    done = subprocess.run(
+        [sys.executable, script, "--s3", "--kills", "6", "--races", "2", "--seed", "1", "--folder", tmp_path],
+        capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 kills, 2 races" in done.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A store or a network that fails
+
+
+@pytest.mark.parametrize("what", ["503", "drop", "lose"])
+def test_every_request_may_fail_once(
+    engine: str, publish: Publish, proxy: s3server.FaultyProxy, s3_input: str, bucket_path: Bucket, what: str,
+    input_path: Path,
+) -> None:  # fmt: skip
+    # GIVEN an earlier result, and a store that lets each request fail when it comes for the first time
+    publish(engine, s3_input, bucket_path.address)
+    seen: set[str] = set()
+
+    def first_time(_number: int, method: str, path: str, _headers: dict[str, str]) -> str | None:
+        request = f"{method} {path}"
+        if request in seen:
+            return None
+        seen.add(request)
+        return what
+
+    proxy.reset(first_time)
+    publish(engine, s3_input, bucket_path.address)
+    proxy.reset()
+    assert len(seen) > 30
+    assert_equal_by_check(input_path, bucket_path.address)
+    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
+def test_a_store_that_fails_for_good_is_a_clean_error_and_the_next_run_heals(
+    publish: Publish, run_main: Main, proxy: s3server.FaultyProxy, s3_input: str, bucket_path: Bucket,
+    s3_server: s3server.S3Server, tmp_path: Path, share: float,
+) -> None:  # fmt: skip
+    # GIVEN a store that answers nothing but 503 from some request on
+    other = write_input(tmp_path / "other", rating_lines(RATINGS[:4]))
+    publish("sail", s3_input, bucket_path.address)
+    proxy.reset()
+    publish("sail", s3_input, bucket_path.address)
+    last = int(len(proxy.requests) * share)
+    new = s3_server.upload(other, f"{bucket_path.prefix}-other")
+    proxy.reset(lambda number, *_: "503" if number >= last else None)
+    status, said = run_main("sail", "--input_path", new, "--output_path", bucket_path.address)
+    # THEN the run says so in one line, and what is there is whole or without a manifest
+    proxy.reset()
+    assert status in (1, 3), said
+    assert "the store is overloaded or out of order; try again later" in said.splitlines()[-1]
+    stress.assert_old_or_new([tmp_path / "input", other], bucket_path)
+    publish("sail", new, bucket_path.address)
+    assert_equal_by_check(other, bucket_path.address)
+    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
+    assert not bucket_path.unfinished()
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """An address that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+ASTRAY = {
+    "wrong_key": {"AWS_ACCESS_KEY_ID": "nobody"},
+    "wrong_secret": {"AWS_SECRET_ACCESS_KEY": "wrong"},
+    "no_keys": NO_KEYS,
+    "unknown_profile": {**NO_KEYS, "AWS_PROFILE": "nobody"},
+    "no_bucket": {},
+    "unreachable": {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+    "unknown_host": {"AWS_ENDPOINT_URL": "http://store.invalid"},
+    "hanging": {},
+    "another_region": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "case", "side"),
+    [
+        ("sail", "wrong_key", "input"),
+        ("sail", "wrong_secret", "output"),
+        ("sail", "no_keys", "output"),
+        ("sail", "unknown_profile", "input"),
+        ("sail", "no_bucket", "input"),
+        ("sail", "no_bucket", "output"),
+        ("sail", "unreachable", "input"),
+        ("sail", "unknown_host", "output"),
+        ("sail", "hanging", "output"),
+        ("sail", "another_region", "input"),
+        ("sail", "another_region", "output"),
+        ("spark", "wrong_key", "output"),
+        ("spark", "unknown_profile", "input"),
+        ("spark", "no_bucket", "input"),
+        ("spark", "hanging", "input"),
+    ],
+)
+def test_what_keeps_a_run_from_a_bucket_is_one_line_within_a_minute(
+    engine: str, case: str, side: str, s3_server: s3server.S3Server, proxy: s3server.FaultyProxy, hanging: str,
+    input_path: Path, output_path: Path,
+) -> None:  # fmt: skip
+    def signed_for_another(_number: int, _method: str, _path: str, headers: dict[str, str]) -> str | None:
+        return "region" if f"/{s3server.REGION}/s3/" in headers.get("Authorization", "") else None
+
+    proxy.reset(signed_for_another if case == "another_region" else None)
+    endpoint = {"hanging": hanging}.get(case, proxy.endpoint)
+    environment = {**job_environment(), **s3_server.environment(endpoint), **ASTRAY[case]}
+    environment = {name: value for name, value in environment.items() if value}
+    address = f"s3://{'no-such-bucket' if case == 'no_bucket' else s3server.BUCKET}/astray"
+    if side == "input":
+        s3_server.upload(input_path, "astray")
+    paths = {"input": input_path, "output": output_path, side: address}
+    started = time.monotonic()
+    done = subprocess.run(
+        job_command(engine, "--input_path", paths["input"], "--output_path", paths["output"]),
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    said = done.stderr if engine == "sail" else done.stdout
+    assert done.returncode == {"input": 3, "output": 1}[side], done.stdout + done.stderr
+    assert_golden(f"s3_{case}", said.splitlines()[-1] + "\n", store=address)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert seconds < 60
+    if side == "output" and case != "no_bucket":
+        assert not s3_server.keys("astray") - {"movies.dat", "ratings.dat"}
+    assert not (output_path / "_manifest.json").exists()
