@@ -15,7 +15,7 @@ RUN python -m venv /opt/movielens/environment \
 # ------------------------------------------------------------------------------------------------------------------
 FROM python:3.11-slim-bookworm AS embedded
 
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="movielens_pipeline" \
       org.opencontainers.image.description="Four Parquet datasets made from MovieLens movies.dat and ratings.dat" \
       org.opencontainers.image.version="${VERSION}" \
@@ -35,38 +35,34 @@ ENTRYPOINT ["/opt/movielens/scripts/entrypoint.sh"]
 # ------------------------------------------------------------------------------------------------------------------
 FROM embedded AS java
 
-USER root
+# hadolint ignore=DL3002  # to install; the images themselves end with another user
+USER 0:0
 # hadolint ignore=DL3008  # Debian keeps only the newest version of a package, and that has the security fixes
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless libnss-wrapper \
     && rm -rf /var/lib/apt/lists/*
 
 # ------------------------------------------------------------------------------------------------------------------
-FROM java AS spark-environment
+FROM java AS pyspark
 
 COPY requirements-spark.txt /
-RUN python -m venv /opt/movielens/spark-environment \
-    && /opt/movielens/spark-environment/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --requirement /requirements-spark.txt \
-    && /opt/movielens/spark-environment/bin/pip uninstall --yes --quiet pip setuptools \
-    && mv /opt/movielens/spark-environment/lib/python3*/site-packages/pyspark /opt/movielens/spark \
-    && ln -s /opt/movielens/spark /opt/movielens/spark-environment/lib/python3*/site-packages/pyspark
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --require-hashes \
+        --target /packages --requirement /requirements-spark.txt \
+    && mv /packages/pyspark /opt/movielens/pyspark
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # to where Spark looks for jars by itself
 RUN source /opt/movielens/scripts/lib.sh \
-    && make_s3_jars /opt/movielens/spark /opt/movielens/s3-jars \
-    && mv /opt/movielens/s3-jars/*.jar /opt/movielens/spark/jars/
+    && make_s3_jars /opt/movielens/pyspark /opt/movielens/s3-jars \
+    && mv /opt/movielens/s3-jars/*.jar /opt/movielens/pyspark/jars/
 
 # ------------------------------------------------------------------------------------------------------------------
 FROM java AS spark
 
-COPY --from=spark-environment /opt/movielens/spark-environment /opt/movielens/spark-environment
-COPY --from=spark-environment /opt/movielens/spark /opt/movielens/spark
+COPY --from=pyspark /opt/movielens/pyspark /opt/movielens/pyspark
 COPY scripts/spark-conf /opt/movielens/spark-conf
-ENV PATH=/opt/movielens/spark/bin:$PATH \
-    SPARK_HOME=/opt/movielens/spark \
+ENV PATH=/opt/movielens/pyspark/bin:$PATH \
+    SPARK_HOME=/opt/movielens/pyspark \
     SPARK_LOCAL_IP=127.0.0.1 \
-    PYSPARK_PYTHON=/opt/movielens/spark-environment/bin/python \
     MOVIELENS_ENGINE=spark \
     CLASS_ARCHIVE=-XX:SharedArchiveFile=/opt/movielens/spark.jsa
 # A run of the job, of which the classes are kept that it loads: later runs need not load them one by one

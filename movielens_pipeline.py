@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage err
 # --------------------------------------------------------------------------------------------------------------------
 # The contract
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 EXIT_DONE = 0
 EXIT_FAILURE = 1
@@ -667,6 +667,11 @@ def absolute(path: str) -> str:
     return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # Path.resolve() would follow links
 
 
+def same_place(path: str, other: str) -> bool:
+    """Whether two paths name the same folder; s3:// and s3a:// do."""
+    return re.sub("^s3a://", "s3://", path) == re.sub("^s3a://", "s3://", other)
+
+
 def join(folder: str, *names: str) -> str:
     """The path of something below a folder."""
     return "/".join([folder.rstrip("/"), *names])
@@ -1283,7 +1288,7 @@ def in_time(path: str, status: int, look: Callable[[], Answer]) -> Answer:
         return answers[0]
     if not errors:
         raise PipelineError(status, f"{path}: no answer in {SECONDS_TO_ANSWER:.0f} seconds; {CHECK_THE_NETWORK}")
-    refusal = refusal_of_store(errors[0])
+    refusal = None if isinstance(errors[0], PipelineError) else refusal_of_store(errors[0])
     raise PipelineError(status, f"{path}: {refusal}") if refusal else errors[0]
 
 
@@ -1453,7 +1458,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
             kinds = ", ".join(f"{kind}://" for kind in allowed)
             parser.error(f"--{option} {path!r}: the {arguments.engine} engine takes a folder, or one at {kinds}")
         setattr(arguments, option, absolute(path))
-    if arguments.output_path in ("/", absolute("~"), arguments.input_path):
+    if arguments.output_path in ("/", absolute("~")) or same_place(arguments.output_path, arguments.input_path):
         parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")
     return arguments
 

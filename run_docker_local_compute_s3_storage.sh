@@ -12,7 +12,8 @@
 # Environment (set_env_vars.sh has defaults):
 #   S3_BUCKET_NAME        the bucket; required
 #   AWS_DEFAULT_REGION    its region
-#   AWS_ENDPOINT_URL      the address of a store other than AWS that speaks S3, as the container reaches it
+#   AWS_ENDPOINT_URL      the address of a store other than AWS that speaks S3
+#   DOCKER_NETWORK        the network of the container; host for a store on this machine (default: docker's)
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE
 #                         credentials
 #

@@ -23,7 +23,8 @@ main() {
   use_spark_environment "$root"
   make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
   cd "$root"
-  PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest tests/ "$@"
+  PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 \
+    --dist=loadfile tests/ "$@"
 }
 
 # install_java: installs Java where that can be done without asking.

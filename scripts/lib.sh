@@ -209,9 +209,7 @@ hand_over_environment() {
     [[ -z ${!name:-} ]] || options+=(--env "$name")
   done
   [[ -n ${AWS_ACCESS_KEY_ID:-} || ! -d $HOME/.aws ]] || options+=(--volume "$HOME/.aws:/tmp/.aws:ro")
-  case ${AWS_ENDPOINT_URL_S3:-${AWS_ENDPOINT_URL:-}} in
-  *://localhost* | *://127.*) options+=(--network host) ;; # this machine's, not the container's own
-  esac
+  [[ -z ${DOCKER_NETWORK:-} ]] || options+=(--network "$DOCKER_NETWORK")
 }
 
 # build_image ROOT IMAGE TARGET: builds the image unless there is one of the very same files.

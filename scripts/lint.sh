@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: scripts/lint.sh
-# Summary: Runs ruff, mypy, shellcheck and shfmt over the project, in .venv-dev, which it makes when it is missing.
+# Summary: Runs ruff, mypy, shellcheck, shfmt and hadolint over the project, in .venv-dev, which it makes when it is missing.
 #
 # Exit status: 0 when all is clean.
 set -euo pipefail
@@ -21,6 +21,7 @@ main() {
   mypy --python-executable "$root/.venv-spark/bin/python"
   shellcheck -x "${scripts[@]}"
   shfmt -d -i 2 "${scripts[@]}"
+  hadolint Dockerfile
 }
 
 main "$@"

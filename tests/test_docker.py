@@ -70,6 +70,12 @@ def image_of_engine(request: pytest.FixtureRequest) -> tuple[Docker, str]:
     return call, IMAGES[request.param]
 
 
+def network_of_this_machine() -> str:
+    """The option by which a container reaches this machine's servers; podman behind the name of docker has it set."""
+    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
+    return "" if "podman" in version else "host"
+
+
 def said_by(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout + done.stderr
 
@@ -174,7 +180,8 @@ def test_both_images_reach_a_bucket(
     address = s3_server.upload(ROOT / "dataset", f"{bucket_path.prefix}-input")
     environment = s3_server.environment()
     names = [word for variable in environment for word in ("--env", variable)]
-    run = ("run", "--rm", "--network", "host", *names, name)
+    network = [f"--network={network_of_this_machine()}"] if network_of_this_machine() else []
+    run = ("run", "--rm", *network, *names, name)
     done = docker(
         *run, "--input_path", address, "--output_path", bucket_path.address, env={**os.environ, **environment}
     )
@@ -284,7 +291,9 @@ def test_the_wrapper_mounts_the_folders_where_they_stand(wrappers_ready: Path, t
 def test_the_wrapper_for_buckets_uploads_and_runs_and_shows_no_key(
     wrappers_ready: Path, s3_server: s3server.S3Server, tmp_path: Path
 ) -> None:
-    variables = {**s3_server.environment(), "S3_BUCKET_NAME": "from-docker"}
+    variables = {
+        **s3_server.environment(), "S3_BUCKET_NAME": "from-docker", "DOCKER_NETWORK": network_of_this_machine(),
+    }  # fmt: skip
     s3_server.client.create_bucket(Bucket="from-docker")
     script = "run_docker_local_compute_s3_storage.sh"
     with subprocess.Popen(
@@ -310,7 +319,9 @@ def test_the_wrapper_for_buckets_uploads_and_runs_and_shows_no_key(
 def test_the_wrapper_with_spark_takes_the_other_image(
     wrappers_ready: Path, s3_server: s3server.S3Server, bucket_path: Bucket
 ) -> None:
-    variables = {**s3_server.environment(), "S3_BUCKET_NAME": s3server.BUCKET}
+    variables = {
+        **s3_server.environment(), "S3_BUCKET_NAME": s3server.BUCKET, "DOCKER_NETWORK": network_of_this_machine(),
+    }  # fmt: skip
     output = bucket_path.address
     done = wrapper(
         wrappers_ready, "run_docker_local_compute_s3_storage.sh", "--engine", "spark", "--input_path",

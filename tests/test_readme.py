@@ -25,9 +25,28 @@ NOT_RUN_HERE = {
     "./exec_local_compute_local_storage.sh --engine spark": "as above, on spark",
     "python3 -m venv my-environment": "test_shell makes the same environment",
     "my-environment/bin/pip install --require-hashes -r requirements-embedded.txt": "as above",
-    "for name in requirements requirements-embedded requirements-dev; do": "would take newer versions",
+    "for name in requirements requirements-embedded requirements-spark requirements-dev; do": "takes newer versions",
     'uv pip compile --universal --python-version 3.11 --generate-hashes "$name.in" -o "$name.txt" --upgrade': "so too",
     "done": "as above",
+    "source set_env_vars.sh": "test_shell does all of this section",
+    "./exec_local_compute_s3_storage.sh --upload_dataset": "as above",
+    "./exec_local_compute_s3_storage.sh --engine spark": "as above",
+    '.venv/bin/python check_local_results.py --input_path "s3://$S3_BUCKET_NAME/dataset" '
+    '--output_path "s3://$S3_BUCKET_NAME/output"': "as above",
+    "docker build -t movielens_pipeline .": "test_docker builds it and all that follows",
+    'docker run --rm --user "$(id -u):$(id -g)" -v "$(pwd)":/app movielens_pipeline': "as above",
+    'docker run --rm --user "$(id -u):$(id -g)" -v "$(pwd)":/app movielens_pipeline --max_rejects 10': "as above",
+    "docker build --target spark -t movielens_pipeline:spark .": "as above",
+    'docker run --rm --user "$(id -u):$(id -g)" -v "$(pwd)":/app movielens_pipeline:spark': "as above",
+    "./run_docker_local_compute_local_storage.sh": "as above",
+    "./run_docker_local_compute_s3_storage.sh --upload_dataset": "as above",
+    "docker run --rm --entrypoint dpkg-query movielens_pipeline --show": "as above",
+    "docker build --pull --no-cache -t movielens_pipeline .": "as the first, from the newest base image",
+    "./scripts/lint.sh": ".ci/run calls it",
+    ".venv-dev/bin/cyclonedx-py environment .venv/bin/python --output-format JSON --output-file sbom.json": (
+        "needs what scripts/lint.sh makes; .ci/run calls it after that"
+    ),
+    "pipx run pip-audit --disable-pip --require-hashes --requirement requirements-embedded.txt": "asks a service",
 }
 
 
@@ -152,6 +171,7 @@ def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
 def test_the_version_is_the_same_everywhere() -> None:
     version = (ROOT / "VERSION").read_text().strip()
     assert job.__version__ == version
+    assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text()
     assert re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[0] == version
 
 

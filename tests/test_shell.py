@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import s3server
 from conftest import ROOT, assert_equal_by_check, copy_project, job_environment, visible_names, write_input
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -107,9 +110,15 @@ def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_th
         moved.rename(clone / ".venv")
 
 
+def link_spark_environment(clone: Path) -> None:
+    """The environment for --engine spark, with the S3 connector."""
+    if not (clone / ".venv-spark").exists():
+        (clone / ".venv-spark").symlink_to(Path(sys.executable).parent.parent)
+
+
 def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_path: Path) -> None:
     # GIVEN that environment, which the suite has made already: the one it runs in
-    (clone / ".venv-spark").symlink_to(Path(sys.executable).parent.parent)
+    link_spark_environment(clone)
     done = shell("exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "engine: spark " in done.stdout
@@ -137,7 +146,7 @@ def test_java_missing_or_too_old_is_one_line(shell: Shell, tmp_path: Path, versi
 def test_help_is_the_header(shell: Shell, clone: Path, script: str) -> None:
     done = shell(script, "--help")
     assert done.returncode == 0
-    assert done.stdout.startswith(f"Usage: {script}")
+    assert re.match(rf"Usage: (source )?{script}\b", done.stdout)
     for line in done.stdout.splitlines():
         assert f"# {line}".rstrip() in (clone / script).read_text()
     assert "Exit status:" in done.stdout
@@ -164,3 +173,100 @@ def test_the_wrapper_itself_takes_no_time_to_speak_of(shell: Shell, clone: Path)
     shell("exec_local_compute_local_storage.sh", "--version")
     changed = [path for path in (clone / ".venv").iterdir() if path.stat().st_mtime > started]
     assert not changed
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# S3
+
+
+@pytest.fixture
+def bucket(s3_server: s3server.S3Server, proxy: s3server.FaultyProxy) -> str:  # noqa: ARG001  # sets the variables
+    """A bucket of its own, without anything in it."""
+    name = f"shell-{secrets.token_hex(4)}"
+    s3_server.client.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.mark.usefixtures("first_run")
+def test_a_bucket_gets_the_dataset_once_and_a_right_result_from_both_engines(
+    clone: Path, bucket: str, tmp_path: Path
+) -> None:
+    link_spark_environment(clone)
+    command = ["bash", "-c", 'source ./set_env_vars.sh && ./exec_local_compute_s3_storage.sh "$@"', "-"]
+    environment = {**job_environment(), "S3_BUCKET_NAME": bucket}
+    environment.pop("SPARK_CONF_DIR")
+
+    def run(*arguments: object) -> str:
+        done = subprocess.run(
+            [*command, *map(str, arguments)], cwd=clone, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
+
+    assert f"uploaded the bundled dataset to s3://{bucket}/dataset\n" in run("--upload_dataset")
+    assert_equal_by_check(f"s3://{bucket}/dataset", f"s3://{bucket}/output")
+    assert "uploaded" not in run("--upload-dataset", "--output_path", tmp_path / "out")
+    assert_equal_by_check(clone / "dataset", tmp_path / "out")
+    run("--engine", "spark", "--input_path", "dataset")
+    assert_equal_by_check(clone / "dataset", f"s3://{bucket}/output")
+    # the check takes the addresses on its command line
+    check = [clone / ".venv/bin/python", clone / "check_local_results.py", "--output_path", f"s3://{bucket}/output"]
+    assert subprocess.run(check, check=False).returncode == 0
+    assert subprocess.run([*check[:-1], f"s3://{bucket}/nothing"], check=False).returncode == 2
+
+
+def test_without_the_name_of_a_bucket_it_is_one_line(shell: Shell) -> None:
+    for script in ("exec_local_compute_s3_storage.sh", "run_docker_local_compute_s3_storage.sh"):
+        done = shell(script)
+        assert done.returncode == 2
+        assert done.stderr == (f"{script}: error: S3_BUCKET_NAME is not set; set it, or: source set_env_vars.sh\n")
+
+
+@pytest.mark.usefixtures("first_run")
+def test_a_dataset_that_cannot_be_uploaded_is_one_line(shell: Shell, bucket: str) -> None:
+    environment = {**job_environment(), "S3_BUCKET_NAME": f"not-{bucket}"}
+    done = shell("exec_local_compute_s3_storage.sh", "--upload_dataset", env=environment)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"upload_dataset: error: s3://not-{bucket}: there is no such bucket; "
+        "check its name, and AWS_ENDPOINT_URL where it is set\n"
+    )
+
+
+def source_variables(clone: Path, **variables: str) -> tuple[dict[str, str], str]:
+    """What a shell has after it sourced set_env_vars.sh, and what that said."""
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", **variables}
+    done = subprocess.run(
+        ["bash", "-uc", "source ./set_env_vars.sh; env -0"], cwd=clone, env=environment, capture_output=True, check=True
+    )
+    pairs = [pair.partition("=") for pair in done.stdout.decode().split("\0") if pair]
+    return {name: value for name, _, value in pairs}, done.stderr.decode()
+
+
+def test_variables_have_defaults_and_what_is_missing_is_said(clone: Path) -> None:
+    found, said = source_variables(clone)
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    assert found["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert found["S3_BUCKET_NAME"] == f"movielens-pipeline-{user}"
+    assert found["KEY_NAME"] == found["IAM_ROLE_ARN"] == ""
+    assert said == (
+        f"region us-east-1, bucket movielens-pipeline-{user}\n"
+        "not set: IAM_ROLE_ARN; only serverless jobs need it\n"
+        "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n"
+    )
+
+
+def test_variables_that_are_set_stay_and_secrets_are_not_shown(clone: Path) -> None:
+    given = {
+        "AWS_DEFAULT_REGION": "eu-west-1", "S3_BUCKET_NAME": "mine", "KEY_NAME": "key", "IAM_ROLE_ARN": "arn:of:mine",
+        "AWS_ENDPOINT_URL": "http://store", "AWS_ACCESS_KEY_ID": "the-id", "AWS_SECRET_ACCESS_KEY": "the-secret",
+    }  # fmt: skip
+    found, said = source_variables(clone, **given)
+    assert {name: found[name] for name in given} == given
+    assert said == "region eu-west-1, bucket mine, store http://store\n"
+
+
+def test_variables_are_not_set_by_a_script_that_is_run(shell: Shell) -> None:
+    done = shell("set_env_vars.sh")
+    assert done.returncode == 2
+    assert done.stderr == "set_env_vars.sh: error: it sets variables of your shell: source set_env_vars.sh\n"
