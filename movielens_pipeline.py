@@ -965,14 +965,15 @@ class HadoopStorage:
             stream.close()
 
     def create(self, path: str, content: bytes) -> bool:
+        # The plain create() of S3A looks first and writes then, so that several at once would succeed; asked for a
+        # conditional write it leaves the decision to the store. HDFS decides by itself and does not mind the option.
+        creation = self.fs.createFile(self.path(path)).overwrite(False).recursive()
         try:
-            stream = self.fs.create(self.path(path), False)
-            try:
-                stream.write(content)
-            finally:
-                stream.close()
+            stream = creation.opt("fs.option.create.conditional.overwrite", True).build()
+            stream.write(content)
+            stream.close()
         except Exception as error:
-            if is_java(error, "FileAlreadyExistsException"):
+            if is_java(error, "FileAlreadyExistsException", "RemoteFileChangedException"):
                 return False
             raise
         return True

@@ -170,8 +170,8 @@ run_in_container() {
     --input[_-]path=* | --output[_-]path=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     esac
     case $1 in
-    --input[_-]path) input=${2:-} ;;
-    --output[_-]path) output=${2:-} ;;
+    --input[_-]path) input=${2:-} input=${input#file://} ;;
+    --output[_-]path) output=${2:-} output=${output#file://} ;;
     --upload[_-]dataset) upload=yes ;;
     *) arguments+=("$1") ;;
     esac

@@ -21,6 +21,10 @@ class Disk:
         """The files in the folder and below, relative to it."""
         return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
 
+    def missing(self, names: set[str]) -> set[str]:
+        """Those of the names that are not there."""
+        return {name for name in names if not (self.folder / name).exists()}
+
     def read(self, name: str) -> bytes | None:
         """The content of a file; None when it is missing."""
         try:
@@ -61,6 +65,10 @@ class Bucket:
     def files(self) -> set[str]:
         """The objects below the prefix, relative to it."""
         return self.server.keys(self.prefix)
+
+    def missing(self, names: set[str]) -> set[str]:
+        """Those of the names that are not there."""
+        return names - self.files()
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None when it is missing."""

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Kills and races runs of the job and checks after each that nobody saw a mixture and that the next run heals.
 
-Runs alternate between two inputs. Half of the kills hit an ordinary run at a random moment; the others hit one whose
-storage operations are slowed down, so that they fall into publishing. All the time a reader polls the output.
+Runs alternate between two inputs. Half of the kills hit an ordinary run at a random moment; the others hit one that
+publishes, with its storage operations slowed down. All the time a reader polls the output.
 Exit status: 0 when every promise held; an AssertionError otherwise.
 """
 
@@ -29,7 +29,8 @@ from places import Bucket, Disk, Place
 import check_local_results
 import movielens_pipeline as job
 
-# The job, with every storage operation slowed down
+# The job, with every storage operation slowed down, so that publishing takes about a second
+SECONDS_OF_SLOW_PUBLISHING = 0.8
 SLOW_JOB = """
 import sys, time
 import movielens_pipeline as job
@@ -40,7 +41,7 @@ class Slow:
     def __init__(self, storage):
         self.storage = storage
     def __getattr__(self, name):
-        time.sleep(0.02)
+        time.sleep(0.04)
         return getattr(self.storage, name)
 
 job.storage_for = lambda spark, path: Slow(open_storage(spark, path))
@@ -106,7 +107,7 @@ class Reader(threading.Thread):
         while not self.ended.is_set():
             if before := self.place.read("_manifest.json"):
                 listed = {file for entry in json.loads(before)["datasets"].values() for file in entry["files"]}
-                gone = listed - self.place.files()
+                gone = self.place.missing(listed)
                 if gone and self.place.read("_manifest.json") == before:
                     self.missing += gone
                 self.looks += 1
@@ -114,8 +115,13 @@ class Reader(threading.Thread):
 
 
 def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, moment: float) -> str:
-    """Kills a run at a moment, checks what is left, and has the next run heal; returns what was found."""
+    """Kills a run, checks what is left, and has the next run heal; returns what was found.
+
+    The moment is in seconds from the start of an ordinary run, and from the journal of one that is slowed down.
+    """
     process = start(engine, slow, inputs[0], place)
+    while slow and process.poll() is None and place.read("_publishing.json") is None:
+        time.sleep(0.001)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=moment)
     with contextlib.suppress(ProcessLookupError):
@@ -143,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engine", choices=job.ENGINES, default="sail")
     parser.add_argument("--s3", action="store_true", help="publish to an S3 server, started for the purpose")
+    parser.add_argument("--in_publishing", action="store_true", help="aim all kills, not half, at publishing")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--races", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -163,23 +170,21 @@ def main() -> None:
         place = Bucket(server, "output", folder)
     slow = write_slow_job(folder)
 
-    durations = {}
-    for variant in (None, slow):
-        started = time.monotonic()
-        assert start(arguments.engine, variant, inputs[1], place).wait(timeout=300) == 0
-        durations[variant] = time.monotonic() - started
+    started = time.monotonic()
+    assert start(arguments.engine, None, inputs[1], place).wait(timeout=300) == 0
+    duration = time.monotonic() - started
     reader = Reader(place)
     reader.start()
     found: dict[str, int] = {}
     for number in range(arguments.kills):
-        variant = slow if number % 2 else None
-        # a slowed run publishes in its last half
-        moment = chance.uniform(0.4 if variant else 0.0, 1.0) * durations[variant]
+        variant = slow if number % 2 or arguments.in_publishing else None
+        moment = chance.uniform(0.0, SECONDS_OF_SLOW_PUBLISHING if variant else duration)
         what = kill_once(arguments.engine, inputs, place, variant, moment)
         found[what] = found.get(what, 0) + 1
         inputs.reverse()
     for _ in range(arguments.races):
         race_once(arguments.engine, inputs, place)
+    assert reader.is_alive(), "the reader failed"
     reader.ended.set()
     reader.join()
     assert not reader.missing, f"a manifest listed files that were not there: {reader.missing[:5]}"

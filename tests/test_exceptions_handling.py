@@ -127,6 +127,8 @@ USAGE = {
     "empty_path": ["--input_path", "", "--output_path", "out"],
     "output_is_the_root": ["--input_path", "in", "--output_path", "/"],
     "output_is_home": ["--input_path", "in", "--output_path", "~"],
+    "no_bucket": ["--input_path", "s3://", "--output_path", "out"],
+    "output_is_the_input_in_a_bucket": ["--input_path", "s3a://in/a", "--output_path", "s3://in/a/"],
     "output_is_the_input": ["--input_path", "in/../in", "--output_path", "in/"],
 }
 
@@ -289,7 +291,6 @@ def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path
 
 AS_NOBODY = """
 import os, sys
-import fsspec.implementations.local
 import movielens_pipeline as job
 session = job.get_spark_session("sail")
 job.get_spark_session = lambda engine: session

@@ -248,21 +248,28 @@ def test_a_dead_process_that_nobody_waited_for_is_a_dead_run(
     process.wait()
 
 
-def test_two_runs_at_once_end_with_one_whole_result(
-    engine: str, two_inputs: tuple[Path, Path], output_path: Path
-) -> None:
+@pytest.fixture(params=["disk", "bucket"])
+def place(request: pytest.FixtureRequest, output_path: Path) -> Place:
+    """Where to publish to."""
+    if request.param == "disk":
+        return Disk(output_path)
+    found: Place = request.getfixturevalue("bucket_path")
+    return found
+
+
+def test_two_runs_at_once_end_with_one_whole_result(engine: str, two_inputs: tuple[Path, Path], place: Place) -> None:
     running = [
         subprocess.Popen(
-            job_command(engine, "--input_path", folder, "--output_path", output_path),
+            job_command(engine, "--input_path", folder, "--output_path", place.address),
             env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for folder in two_inputs
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
-    arguments = [["--input_path", str(folder), "--output_path", str(output_path)] for folder in two_inputs]
+    arguments = [["--input_path", str(folder), "--output_path", place.address] for folder in two_inputs]
     assert sorted(check_main(argument) for argument in arguments) == [0, 1]
-    assert visible_names(output_path) == DATASETS | {"_manifest.json"}
+    assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3", "s3a"])
@@ -286,35 +293,39 @@ def test_of_many_that_create_the_journal_at_once_one_succeeds(kind: str, storage
         assert [b"%d" % number for number in won] == [storage.read(journal)]
 
 
-def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("where", "kills", "races"), [([], 12, 4), (["--s3"], 6, 2)], ids=["disk", "bucket"])
+def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
+    tmp_path: Path, where: list[str], kills: int, races: int
+) -> None:
     # the same script does hundreds: python tests/stress.py --kills 100 --races 100
     script = Path(__file__).with_name("stress.py")
+    options = [*where, "--kills", str(kills), "--races", str(races), "--seed", "1", "--folder", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, script, "--kills", "12", "--races", "4", "--seed", "1", "--folder", tmp_path],
+        [sys.executable, script, *options],
         capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 kills, 4 races" in done.stdout
+    assert f"{kills} kills, {races} races" in done.stdout
 
 
 def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
-    engine: str, publish: Publish, two_inputs: tuple[Path, Path], tmp_path: Path, output_path: Path
+    engine: str, publish: Publish, two_inputs: tuple[Path, Path], tmp_path: Path, place: Place
 ) -> None:
     # GIVEN an earlier result, and a run with slow storage that is killed as soon as it publishes
     old, new = two_inputs
-    publish(engine, old, output_path)
-    process = stress.start(engine, stress.write_slow_job(tmp_path), new, Disk(output_path))
-    while not (output_path / "_publishing.json").exists():
+    publish(engine, old, place.address)
+    process = stress.start(engine, stress.write_slow_job(tmp_path), new, place)
+    while place.read("_publishing.json") is None:
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     # THEN what is there is whole, or without a manifest, and the next run, though it fails, heals it
-    assert (output_path / "_publishing.json").exists()
-    stress.assert_old_or_new([old, new], Disk(output_path))
+    assert place.read("_publishing.json") is not None
+    stress.assert_old_or_new([old, new], place)
     (old / "ratings.dat").write_bytes(b"bad\n")
-    done = run_job(engine, "--input_path", old, "--output_path", output_path)
+    done = run_job(engine, "--input_path", old, "--output_path", place.address)
     assert done.returncode == 3
-    assert_equal_by_check(new, output_path)
-    assert visible_names(output_path) == DATASETS | {"_manifest.json"}
+    assert_equal_by_check(new, place.address)
+    assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}

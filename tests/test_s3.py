@@ -5,11 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -36,7 +33,6 @@ from golden import assert_golden
 from places import Bucket
 
 import movielens_pipeline as job
-from check_local_results import main as check_main
 
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]
@@ -179,53 +175,6 @@ def test_what_killed_runs_left_in_a_bucket_is_removed_with_their_unfinished_uplo
     assert_equal_by_check(input_path, bucket_path.address)
 
 
-def test_two_runs_at_once_on_a_bucket_end_with_one_whole_result(
-    engine: str, bucket_path: Bucket, tmp_path: Path
-) -> None:
-    folders = [write_input(tmp_path / "one"), write_input(tmp_path / "two", rating_lines(RATINGS[:4]))]
-    running = [
-        subprocess.Popen(
-            job_command(engine, "--input_path", folder, "--output_path", bucket_path.address),
-            env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for folder in folders
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
-    arguments = [["--input_path", str(folder), "--output_path", bucket_path.address] for folder in folders]
-    assert sorted(check_main(argument) for argument in arguments) == [0, 1]
-    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
-
-
-def test_a_kill_in_the_middle_of_publishing_to_a_bucket_is_healed_by_the_next_run(
-    engine: str, publish: Publish, run_main: Main, bucket_path: Bucket, tmp_path: Path
-) -> None:
-    old, new = write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
-    publish(engine, old, bucket_path.address)
-    process = stress.start(engine, stress.write_slow_job(tmp_path), new, bucket_path)
-    while bucket_path.read("_publishing.json") is None:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    stress.assert_old_or_new([old, new], bucket_path)
-    (old / "ratings.dat").write_bytes(b"bad\n")
-    assert run_main(engine, "--input_path", old, "--output_path", bucket_path.address)[0] == 3
-    assert_equal_by_check(new, bucket_path.address)
-    assert visible(bucket_path) == DATASETS | {"_manifest.json"}
-
-
-def test_stress_a_few_kills_and_races_on_a_bucket(tmp_path: Path) -> None:
-    # the same script does hundreds: python tests/stress.py --s3 --kills 50 --races 50
-    script = Path(__file__).with_name("stress.py")
-    done = subprocess.run(
-        [sys.executable, script, "--s3", "--kills", "6", "--races", "2", "--seed", "1", "--folder", tmp_path],
-        capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 kills, 2 races" in done.stdout
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # A store or a network that fails
 
@@ -277,6 +226,20 @@ def test_a_store_that_fails_for_good_is_a_clean_error_and_the_next_run_heals(
     assert_equal_by_check(other, bucket_path.address)
     assert visible(bucket_path) == DATASETS | {"_manifest.json"}
     assert not bucket_path.unfinished()
+
+
+def test_a_bucket_without_the_input_says_what_is_there(
+    engine: str, run_main: Main, s3_server: s3server.S3Server, bucket_path: Bucket, output_path: Path
+) -> None:
+    s3_server.client.put_object(Bucket=s3server.BUCKET, Key=f"{bucket_path.prefix}/links.csv", Body=b"")
+    status, said = run_main(engine, "--input_path", bucket_path.address, "--output_path", output_path)
+    assert status == 3
+    assert said.endswith(f"{bucket_path.address}/movies.dat not found: {bucket_path.address} holds links.csv\n")
+    # a name that is read as what a store says when it refuses
+    nowhere = f"{bucket_path.address}/Forbidden"
+    status, said = run_main(engine, "--input_path", nowhere, "--output_path", output_path)
+    assert status == 3
+    assert said.endswith(f"{nowhere}/movies.dat not found: there is no {nowhere}\n")
 
 
 @pytest.fixture

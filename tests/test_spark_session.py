@@ -53,7 +53,7 @@ def test_help_version_and_usage_errors_come_without_starting_or_importing_an_eng
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
-    assert not imported & {"pyspark", "pysail", "fsspec", "pandas", "numpy", "pyarrow", "py4j"}
+    assert not imported & {"pyspark", "pysail", "boto3", "pandas", "numpy", "pyarrow", "py4j"}
 
 
 def test_version_is_that_of_the_version_file() -> None:
