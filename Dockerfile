@@ -13,7 +13,8 @@ RUN python -m venv /opt/movielens/environment \
     && find /opt/movielens/environment -type d \( -name tests -o -name include -o -name src \) -prune -exec rm -r {} +
 
 # ------------------------------------------------------------------------------------------------------------------
-FROM python:3.11-slim-bookworm AS embedded
+# What both images have in common and what seldom changes; the job itself comes last, so that a change is built soon
+FROM python:3.11-slim-bookworm AS common
 
 ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="movielens_pipeline" \
@@ -21,22 +22,14 @@ LABEL org.opencontainers.image.title="movielens_pipeline" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
-
 COPY --from=embedded-environment /opt/movielens/environment /opt/movielens/environment
-COPY scripts/entrypoint.sh scripts/lib.sh scripts/upload_dataset.py /opt/movielens/scripts/
-COPY movielens_pipeline.py /opt/movielens/
-
-# The first user of most machines, whose folders a container may then write to without --user; any other will do
-USER 1000:1000
 ENV HOME=/tmp MOVIELENS_ENGINE=sail
 WORKDIR /app
 ENTRYPOINT ["/opt/movielens/scripts/entrypoint.sh"]
 
 # ------------------------------------------------------------------------------------------------------------------
-FROM embedded AS java
+FROM common AS java
 
-# hadolint ignore=DL3002  # to install; the images themselves end with another user
-USER 0:0
 # hadolint ignore=DL3008  # Debian keeps only the newest version of a package, and that has the security fixes
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends openjdk-17-jre-headless libnss-wrapper \
@@ -49,6 +42,7 @@ COPY requirements-spark.txt /
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --require-hashes \
         --target /packages --requirement /requirements-spark.txt \
     && mv /packages/pyspark /opt/movielens/pyspark
+COPY scripts/lib.sh /opt/movielens/scripts/
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # to where Spark looks for jars by itself
 RUN source /opt/movielens/scripts/lib.sh \
@@ -59,12 +53,13 @@ RUN source /opt/movielens/scripts/lib.sh \
 FROM java AS spark
 
 COPY --from=pyspark /opt/movielens/pyspark /opt/movielens/pyspark
-COPY scripts/spark-conf /opt/movielens/spark-conf
 ENV PATH=/opt/movielens/pyspark/bin:$PATH \
     SPARK_HOME=/opt/movielens/pyspark \
     SPARK_LOCAL_IP=127.0.0.1 \
     MOVIELENS_ENGINE=spark \
     CLASS_ARCHIVE=-XX:SharedArchiveFile=/opt/movielens/spark.jsa
+COPY scripts/ /opt/movielens/scripts/
+COPY movielens_pipeline.py /opt/movielens/
 # A run of the job, of which the classes are kept that it loads: later runs need not load them one by one
 COPY dataset/*.dat /tmp/dataset/
 RUN CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
@@ -74,5 +69,10 @@ RUN CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
 USER 1000:1000
 
 # ------------------------------------------------------------------------------------------------------------------
-# What is built where no target is named
-FROM embedded AS default
+# The last, and so what is built where no target is named. The first user of most machines, whose folders a container
+# may then write to without --user; any other will do.
+FROM common AS embedded
+
+COPY scripts/ /opt/movielens/scripts/
+COPY movielens_pipeline.py /opt/movielens/
+USER 1000:1000

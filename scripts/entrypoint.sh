@@ -15,17 +15,25 @@ main() {
   source "$home/scripts/lib.sh"
   arguments=("$home/movielens_pipeline.py" --engine "$MOVIELENS_ENGINE" --input_path /app/dataset
     --output_path /app/output "$@")
-  if [[ "$*" != *--output?path* && ! -w /app/output && ! (-w /app && ! -e /app/output) ]]; then
-    die 1 "user $(id -u) may not write to the folder that is mounted at /app; \
-behind docker run add: --user \"\$(id -u):\$(id -g)\""
-  fi
+  case " $* " in
+  *" --output"[_-]path* | *" --help "* | *" -h "* | *" --version "*) ;;
+  *) require_writable /app/output ;;
+  esac
   if [[ $(engine_of "${arguments[@]}") == spark ]] && command -v spark-submit >/dev/null; then
     know_the_user
     # not as SPARK_CONF_DIR, for the archive of classes suffers no folder on the class path
-    exec spark-submit --properties-file "$home/spark-conf/spark-defaults.conf" --driver-java-options \
-      "-Dlog4j2.configurationFile=$home/spark-conf/log4j2.properties $CLASS_ARCHIVE" "${arguments[@]}"
+    exec spark-submit --properties-file "$home/scripts/spark-conf/spark-defaults.conf" --driver-java-options \
+      "-Dlog4j2.configurationFile=$home/scripts/spark-conf/log4j2.properties $CLASS_ARCHIVE" "${arguments[@]}"
   fi
   exec "$home/environment/bin/python" "${arguments[@]}"
+}
+
+# require_writable FOLDER: out with one line where the user may neither write to the folder nor make it.
+require_writable() {
+  local folder=$1
+  [[ -e $folder ]] || folder=$(dirname "$folder")
+  [[ -w $folder ]] || die 1 "user $(id -u) may not write to the folder that is mounted at /app; \
+behind docker run add: --user \"\$(id -u):\$(id -g)\""
 }
 
 # know_the_user: gives a user of docker run --user, who is not in /etc/passwd, the name that Hadoop insists on.

@@ -163,7 +163,7 @@ run_on_this_machine() {
 # run_in_container ROOT ARGUMENT...: becomes the job in its image, as the user who calls, with nothing mounted but what
 # it reads (not to be written to) and writes, each where it stands on this machine, so that messages name it.
 run_in_container() {
-  local root=$1 image=movielens_pipeline target=default upload='' input='' output='' arguments=()
+  local root=$1 image=movielens_pipeline target=embedded upload='' input='' output='' arguments=()
   shift
   while (($#)); do
     case $1 in

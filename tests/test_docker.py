@@ -134,6 +134,14 @@ def test_arguments_go_to_the_job_and_the_status_is_the_job_s(
     assert done.returncode == status, said_by(done)
 
 
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_needs_no_folder(image_of_engine: tuple[Docker, str], argument: str) -> None:
+    docker, name = image_of_engine
+    done = docker("run", "--rm", name, argument)
+    assert done.returncode == 0, said_by(done)
+    assert "movielens_pipeline" in done.stdout
+
+
 def test_lines_that_are_not_valid_stop_the_container_with_status_3(image: Docker, tmp_path: Path) -> None:
     write_input(tmp_path / "dataset", b"bad\n")
     run = ("run", "--rm", "--user", CALLER, "--volume", f"{tmp_path}:/app", IMAGES["sail"])
