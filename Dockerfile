@@ -1,5 +1,6 @@
 # The job in a container: `docker build -t movielens_pipeline .` makes the image with the embedded engine alone;
-# `docker build --target spark -t movielens_pipeline:spark .` adds Apache Spark.
+# `docker build --target spark -t movielens_pipeline:spark .` adds Apache Spark;
+# `docker build --target aws -t movielens_pipeline:aws .` is another, with what starts the job on EMR and no engine.
 
 # ------------------------------------------------------------------------------------------------------------------
 FROM python:3.11-slim-bookworm AS embedded-environment
@@ -58,7 +59,8 @@ ENV PATH=/opt/movielens/pyspark/bin:$PATH \
     SPARK_LOCAL_IP=127.0.0.1 \
     MOVIELENS_ENGINE=spark \
     CLASS_ARCHIVE=-XX:SharedArchiveFile=/opt/movielens/spark.jsa
-COPY scripts/ /opt/movielens/scripts/
+COPY scripts/spark-conf/ /opt/movielens/scripts/spark-conf/
+COPY scripts/entrypoint.sh scripts/lib.sh scripts/upload_dataset.py /opt/movielens/scripts/
 COPY movielens_pipeline.py /opt/movielens/
 # A run of the job, of which the classes are kept that it loads: later runs need not load them one by one
 COPY dataset/*.dat /tmp/dataset/
@@ -69,10 +71,34 @@ RUN CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
 USER 1000:1000
 
 # ------------------------------------------------------------------------------------------------------------------
+# The AWS command line is no part of the image that runs the job: that one is pulled by every task, and needs none of it
+FROM python:3.11-slim-bookworm AS aws
+
+ARG VERSION=0.2.0
+LABEL org.opencontainers.image.title="movielens_pipeline" \
+      org.opencontainers.image.description="What starts movielens_pipeline on Amazon EMR" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
+COPY requirements-aws.txt /
+RUN python -m venv /opt/movielens/.venv-aws \
+    && /opt/movielens/.venv-aws/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
+        --requirement requirements-aws.txt \
+    && /opt/movielens/.venv-aws/bin/pip uninstall --yes --quiet pip setuptools \
+    && find /opt/movielens/.venv-aws -type d -name examples -prune -exec rm -r {} +
+ENV HOME=/tmp PATH=/opt/movielens/.venv-aws/bin:$PATH
+COPY dataset/*.dat /opt/movielens/dataset/
+COPY scripts/aws.sh scripts/emr_cluster.sh scripts/emr_serverless.sh scripts/lib.sh /opt/movielens/scripts/
+COPY exec_EMR_compute_s3_storage.sh movielens_pipeline.py /opt/movielens/
+WORKDIR /tmp
+USER 1000:1000
+ENTRYPOINT ["/opt/movielens/exec_EMR_compute_s3_storage.sh"]
+
+# ------------------------------------------------------------------------------------------------------------------
 # The last, and so what is built where no target is named. The first user of most machines, whose folders a container
 # may then write to without --user; any other will do.
 FROM common AS embedded
 
-COPY scripts/ /opt/movielens/scripts/
+COPY scripts/entrypoint.sh scripts/lib.sh scripts/upload_dataset.py /opt/movielens/scripts/
 COPY movielens_pipeline.py /opt/movielens/
 USER 1000:1000

@@ -200,12 +200,12 @@ run_in_container() {
     ${arguments[@]+"${arguments[@]}"}
 }
 
-# hand_over_environment: adds to options what the container needs to know; variables by name, for the list of processes
-# would show their values.
+# hand_over_environment NAME...: adds to options what the container needs to know, and the variables named; they are
+# handed over by name, for the list of processes would show their values.
 hand_over_environment() {
   local name
   for name in AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_REGION AWS_DEFAULT_REGION \
-    AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE SPARK_DRIVER_MEMORY; do
+    AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE SPARK_DRIVER_MEMORY "$@"; do
     [[ -z ${!name:-} ]] || options+=(--env "$name")
   done
   [[ -n ${AWS_ACCESS_KEY_ID:-} || ! -d $HOME/.aws ]] || options+=(--volume "$HOME/.aws:/tmp/.aws:ro")
@@ -214,13 +214,18 @@ hand_over_environment() {
 
 # build_image ROOT IMAGE TARGET: builds the image unless there is one of the very same files.
 build_image() {
-  local root=$1 image=$2 target=$3 label=movielens_pipeline.made_of made_of
+  local root=$1 image=$2 target=$3 made_of
   command -v docker >/dev/null || die 1 'docker is needed: https://docs.docker.com/engine/install'
-  made_of=$(cd "$root" && cat Dockerfile .dockerignore VERSION movielens_pipeline.py requirements-{embedded,spark}.txt \
-    scripts/{entrypoint.sh,lib.sh,upload_dataset.py} scripts/spark-conf/* | cksum)
-  [[ $(docker image inspect --format "{{index .Config.Labels \"$label\"}}" "$image" 2>/dev/null) != "$made_of" ]] ||
-    return 0
+  made_of=$(cd "$root" && cat Dockerfile .dockerignore VERSION movielens_pipeline.py exec_EMR_compute_s3_storage.sh \
+    requirements-{embedded,spark,aws}.txt scripts/*.{sh,py} scripts/spark-conf/* dataset/*.dat | cksum)
+  [[ $(made_of "$image") != "${made_of%% *}" ]] || return 0
   printf 'building the image %s (once; some minutes)\n' "$image" >&2
-  docker build --quiet --target "$target" --build-arg "VERSION=$(cat "$root/VERSION")" --label "$label=$made_of" \
-    --tag "$image" "$root" >/dev/null || die 1 "the image could not be built: docker build --target $target $root"
+  docker build --quiet --target "$target" --build-arg "VERSION=$(cat "$root/VERSION")" \
+    --label "movielens_pipeline.made_of=${made_of%% *}" --tag "$image" "$root" >/dev/null ||
+    die 1 "the image could not be built: docker build --target $target $root"
+}
+
+# made_of IMAGE: prints the checksum of what the image was made of; nothing where there is no such image.
+made_of() {
+  docker image inspect --format '{{index .Config.Labels "movielens_pipeline.made_of"}}' "$1" 2>/dev/null || true
 }

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Usage: create_docker_resources.sh
+# Summary: Makes what run_docker_fargate.sh needs: the bucket, a network, the registry with the image, the ECS cluster,
+#          the task and its roles. Running it again brings them up to date, with the image of the present files.
+#
+# They are CloudFormation stacks, from infrastructure/; of each the changes are shown. While no task runs they cost what
+# lies in the bucket, and the image in the registry: some 0.02 USD a month.
+#
+# Environment (set_env_vars.sh has defaults):
+#   S3_BUCKET_NAME       the bucket; required; one that is there already is left as it is
+#   AWS_DEFAULT_REGION   where
+#   FARGATE_TIME_LIMIT   after which time a task ends by itself: 90s, 30m or 2h (2h)
+#   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
+#   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
+#                        credentials, from wherever the AWS command line takes them
+#
+# Exit status: 0; 1 when AWS or docker refuse something, 2 for wrong usage.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/aws.sh
+  source "$root/scripts/aws.sh"
+  help_if_asked "$@"
+  [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
+  require_bucket
+  use_aws_cli "$root"
+  FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
+  seconds_in FARGATE_TIME_LIMIT >/dev/null
+  local image=movielens_pipeline storage registry repository tag digest architecture=X86_64
+  build_image "$root" "$image" embedded
+  deploy_storage "$root"
+  deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"
+  deploy_stack "$STACK_NAME-registry" "$root/infrastructure/registry.yaml" "RepositoryName=$STACK_NAME"
+  registry=$(stack_outputs "$STACK_NAME-registry")
+  repository=$(value_of "$registry" RepositoryUri)
+  tag=$(cat "$root/VERSION")-$(made_of "$image")
+  push_image "$image" "$repository" "$tag"
+  digest=$(digest_of "$tag")
+  [[ $(docker image inspect --format '{{.Architecture}}' "$image") != arm64 ]] || architecture=ARM64
+  storage=$(stack_outputs "$STACK_NAME-storage")
+  deploy_stack "$STACK_NAME-fargate" "$root/infrastructure/fargate.yaml" "Name=$STACK_NAME" \
+    "Image=$repository@$digest" "Architecture=$architecture" "TimeLimit=$FARGATE_TIME_LIMIT" \
+    "RepositoryArn=$(value_of "$registry" RepositoryArn)" "JobPolicy=$(value_of "$storage" JobPolicy)"
+  say "ready: run_docker_fargate.sh; delete_docker_resources.sh removes all of this"
+}
+
+# push_image IMAGE REPOSITORY TAG: brings the image into the registry, unless it is there.
+push_image() {
+  local image=$1 repository=$2 tag=$3 digest password
+  digest=$(digest_of "$tag")
+  [[ -z $digest ]] || return 0
+  password=$(ask ecr get-login-password)
+  docker login --username AWS --password-stdin "${repository%%/*}" <<<"$password" >/dev/null ||
+    die 1 "docker login ${repository%%/*} failed, for the reason above"
+  docker tag "$image" "$repository:$tag"
+  say "pushing $repository:$tag"
+  docker push --quiet "$repository:$tag" >/dev/null || die 1 "docker push $repository:$tag failed, for the reason above"
+  docker logout "${repository%%/*}" >/dev/null
+  docker rmi "$repository:$tag" >/dev/null
+}
+
+# digest_of TAG: prints the digest of the image in the registry; nothing where there is none.
+digest_of() {
+  ask ecr list-images --repository-name "$STACK_NAME" --query "imageIds[?imageTag=='$1'].imageDigest"
+}
+
+main "$@"

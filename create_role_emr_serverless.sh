@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Usage: create_role_emr_serverless.sh [--delete]
+# Summary: Makes what exec_EMR_compute_s3_storage.sh needs: the bucket, a network, the roles of EMR Serverless and of
+#          EMR clusters. Running it again brings them up to date.
+#
+# They are CloudFormation stacks, from infrastructure/; of each the changes are shown. None of them costs anything while
+# no job runs, but what lies in the bucket.
+#
+#   --delete   removes them; the bucket and all that is in it stays
+#
+# Environment (set_env_vars.sh has defaults):
+#   S3_BUCKET_NAME       the bucket; required; one that is there already is left as it is
+#   AWS_DEFAULT_REGION   where
+#   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
+#   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
+#                        credentials, from wherever the AWS command line takes them
+#
+# Exit status: 0; 1 when AWS refuses something, 2 for wrong usage.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/aws.sh
+  source "$root/scripts/aws.sh"
+  help_if_asked "$@"
+  [[ $# == 0 || $* == --delete ]] || die 2 "unknown argument: $*; --help tells which there are"
+  require_bucket
+  use_aws_cli "$root"
+  if [[ ${1:-} == --delete ]]; then
+    delete_stack "$STACK_NAME-emr"
+    delete_what_is_shared "$STACK_NAME-fargate"
+    return
+  fi
+  local storage roles
+  deploy_storage "$root"
+  deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"
+  storage=$(stack_outputs "$STACK_NAME-storage")
+  deploy_stack "$STACK_NAME-emr" "$root/infrastructure/emr.yaml" "BucketName=$S3_BUCKET_NAME" \
+    "JobPolicy=$(value_of "$storage" JobPolicy)"
+  roles=$(stack_outputs "$STACK_NAME-emr")
+  say "the role of serverless jobs, which exec_EMR_compute_s3_storage.sh finds by itself:"
+  printf 'IAM_ROLE_ARN=%s\n' "$(value_of "$roles" ServerlessJobRole)"
+}
+
+main "$@"

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Usage: delete_docker_resources.sh
+# Summary: Removes what create_docker_resources.sh made, and stops its tasks. The bucket and all that is in it stays.
+#
+# Environment (set_env_vars.sh has defaults):
+#   S3_BUCKET_NAME       the bucket; required, and kept
+#   AWS_DEFAULT_REGION   where
+#   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
+#   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
+#                        credentials, from wherever the AWS command line takes them
+#
+# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something, 2 for wrong usage.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/aws.sh
+  source "$root/scripts/aws.sh"
+  help_if_asked "$@"
+  [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
+  require_bucket
+  use_aws_cli "$root"
+  local outputs task
+  outputs=$(stack_outputs "$STACK_NAME-fargate")
+  if [[ -n $outputs ]]; then
+    for task in $(ask ecs list-tasks --cluster "$STACK_NAME" --query 'taskArns'); do
+      ask ecs stop-task --cluster "$STACK_NAME" --task "$task" --reason 'delete_docker_resources.sh' >/dev/null
+      aws ecs wait tasks-stopped --cluster "$STACK_NAME" --tasks "$task"
+      say "task ${task##*/} is stopped"
+    done
+  fi
+  delete_stack "$STACK_NAME-fargate"
+  delete_stack "$STACK_NAME-registry"
+  delete_what_is_shared "$STACK_NAME-emr"
+}
+
+main "$@"

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Usage: exec_EMR_compute_s3_storage.sh [--serverless [--keep]] [--upload_dataset] [--dry_run] [--input_path PATH] [...]
+# Summary: Runs the job on Amazon EMR, from a bucket to a bucket, waits for its end and leaves nothing running.
+#
+# Uploads the job to s3://$S3_BUCKET_NAME/code, starts a cluster with the job as its one step (it ends with the step),
+# shows what happens and then the driver's log. Without arguments the job reads s3://$S3_BUCKET_NAME/dataset and
+# publishes to s3://$S3_BUCKET_NAME/output; arguments go to the job, and yours override these.
+# create_role_emr_serverless.sh makes the bucket, the network and the roles that it needs, once.
+#
+#   --serverless       on EMR Serverless instead: an application, started for the job and deleted after it
+#   --keep             leaves the application for the next run with --keep; it stops after five idle minutes
+#   --upload_dataset   first uploads the bundled dataset/, where the bucket has none
+#   --dry_run          prints the calls that it would make, and changes nothing
+#
+# Environment (set_env_vars.sh has defaults):
+#   S3_BUCKET_NAME                the bucket; required
+#   AWS_DEFAULT_REGION            its region
+#   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
+#                                 credentials, from wherever the AWS command line takes them
+#   EMR_RELEASE_LABEL             the release of EMR (emr-spark-8.1.0)
+#   EMR_TIME_LIMIT                after which time EMR ends the job: 90s, 30m or 2h (2h)
+#   EMR_START_LIMIT               how much longer this script waits before it ends all, for the start takes time (30m)
+#   KEY_NAME                      cluster: the EC2 key pair to reach it by ssh (none)
+#   EMR_INSTANCE_TYPES            cluster: what it may be made of (m7g.xlarge m6g.xlarge m6gd.xlarge r6g.xlarge)
+#   EMR_CORE_INSTANCES            cluster: how many, on spot where there is some, beside the primary (2)
+#   IAM_ROLE_ARN                  serverless: the role of the job (that of create_role_emr_serverless.sh)
+#   EMR_MAX_VCPU                  serverless: how far it may grow, with 4 GB a vCPU (16)
+#   EMR_PRICE_PER_INSTANCE_HOUR, EMR_PRICE_PER_VCPU_HOUR, EMR_PRICE_PER_GB_HOUR
+#                                 for the estimates, in USD; look them up for your region (0.20, 0.042094, 0.004628)
+#   POLL_SECONDS                  how often it looks (10)
+#   STACK_NAME                    what the names of all it makes begin with (movielens-pipeline)
+#
+# Exit status: the job's; 1 when AWS refuses something or the cluster dies, 2 for wrong usage, 124 at the time limit,
+# 129, 130 or 143 when a signal ended it.
+set -euo pipefail
+
+main() {
+  local root
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  # shellcheck source=scripts/lib.sh
+  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/aws.sh
+  source "$root/scripts/aws.sh"
+  help_if_asked "$@"
+  EMR_RELEASE_LABEL=${EMR_RELEASE_LABEL:-emr-spark-8.1.0} EMR_TIME_LIMIT=${EMR_TIME_LIMIT:-2h}
+  EMR_START_LIMIT=${EMR_START_LIMIT:-30m} POLL_SECONDS=${POLL_SECONDS:-10} LOG_SECONDS=${LOG_SECONDS:-300}
+  RUN_ID=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM
+  SERVERLESS='' KEEP='' DRY_RUN=''
+  local arguments=() argument script upload=''
+  for argument in "$@"; do
+    case $argument in
+    --serverless) SERVERLESS=yes ;;
+    --keep) KEEP=yes ;;
+    --dry_run | --dry-run) DRY_RUN=yes ;;
+    --upload_dataset | --upload-dataset) upload=yes ;;
+    *) arguments+=("$argument") ;;
+    esac
+  done
+  [[ -z $KEEP || -n $SERVERLESS ]] || die 2 '--keep goes with --serverless; a cluster ends with its step'
+  TIME_LIMIT=$(seconds_in EMR_TIME_LIMIT)
+  DEADLINE=$(seconds_in EMR_START_LIMIT)
+  DEADLINE=$((DEADLINE + TIME_LIMIT))
+  use_aws_cli "$root"
+  require_bucket_there
+  script=s3://$S3_BUCKET_NAME/code/movielens_pipeline-$(cksum <"$root/movielens_pipeline.py" | cut -d ' ' -f 1).py
+  change s3 cp --only-show-errors "$root/movielens_pipeline.py" "$script"
+  [[ -z $upload ]] || upload_dataset "$root"
+  # shellcheck source=scripts/emr_cluster.sh
+  source "$root/scripts/emr_cluster.sh"
+  # shellcheck source=scripts/emr_serverless.sh
+  source "$root/scripts/emr_serverless.sh"
+  local run=run_on_cluster
+  [[ -z $SERVERLESS ]] || run=run_serverless
+  "$run" "$script" --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
+    ${arguments[@]+"${arguments[@]}"}
+}
+
+main "$@"

@@ -1,0 +1,277 @@
+# shellcheck shell=bash
+# Sourced after lib.sh by the scripts that work with AWS: its command line, an end in order, logs, costs, stacks.
+
+STACK_NAME=${STACK_NAME:-movielens-pipeline}
+LOG=''      # what fetch_log got
+SIGNALLED=0 # the exit status that a signal has asked for
+
+# use_aws_cli ROOT: the aws of this machine; where there is none, one of the project's own.
+use_aws_cli() {
+  export AWS_PAGER='' AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-8}
+  command -v aws >/dev/null && return
+  make_environment "$1/.venv-aws" "$1/requirements-aws.txt"
+  export PATH="$PATH:$1/.venv-aws/bin"
+}
+
+# say MESSAGE: on standard error.
+say() {
+  printf '%s\n' "$1" >&2
+}
+
+# ask SERVICE OPERATION ARGUMENT...: prints what AWS answers, as text; where it refuses, one line says why, and out.
+ask() {
+  local complaint status=0
+  { complaint=$(aws --output text "$@" 2>&1 >&3) || status=$?; } 3>&1
+  ((status == 0)) || die 1 "aws $1 $2: $(in_one_line "$complaint")"
+}
+
+# ask_whole SERVICE OPERATION ARGUMENT...: the same, for what must not be left half done by a signal.
+ask_whole() (
+  trap '' HUP INT TERM
+  ask "$@"
+)
+
+# in_one_line TEXT
+in_one_line() {
+  printf '%s' "$1" | tr -s '\n' ' ' | sed 's/^ *//; s/ *$//'
+}
+
+# print_call ARGUMENT...: prints the call of aws as a shell takes it.
+print_call() {
+  local word
+  printf 'aws'
+  for word in "$@"; do
+    [[ $word != *[!A-Za-z0-9_./:=@,+-]* ]] || word="'${word//\'/\'\\\'\'}'"
+    printf ' %s' "$word"
+  done
+  printf '\n'
+}
+
+# json_list WORD...: prints the words as a JSON list.
+json_list() {
+  local word list=''
+  for word in "$@"; do
+    word=${word//\\/\\\\}
+    list+=",\"${word//\"/\\\"}\""
+  done
+  printf '[%s]' "${list#,}"
+}
+
+# end_by FUNCTION: has the function called when the script ends, whatever ends it but kill -9. Signals are noted, and
+# looked at where nothing is half done.
+end_by() {
+  trap 'SIGNALLED=129' HUP
+  trap 'SIGNALLED=130' INT
+  trap 'SIGNALLED=143' TERM
+  # shellcheck disable=SC2064 # the function is named now
+  trap "end_in_order \$? $1" EXIT
+}
+
+# end_in_order STATUS FUNCTION
+end_in_order() {
+  local status=$1
+  trap '' HUP INT TERM
+  ((SIGNALLED == 0)) || status=$SIGNALLED
+  ("$2") || say 'could not clean up; README.md, "Cleaning up", says what may be left and how to remove it'
+  exit "$status"
+}
+
+# stop_where_asked: ends where a signal has asked for it.
+stop_where_asked() {
+  ((SIGNALLED == 0)) || exit "$SIGNALLED"
+}
+
+# pause SECONDS: waits, or ends at once where a signal asks for it.
+pause() {
+  stop_where_asked
+  sleep "$1" &
+  wait $! || kill $! 2>/dev/null || true
+  stop_where_asked
+}
+
+# in_time SECONDS FUNCTION ARGUMENT...: waits until the function succeeds; fails when the time is over.
+in_time() {
+  local until=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    ((SECONDS < until)) || return 1
+    pause "$POLL_SECONDS"
+  done
+}
+
+# require_number NAME: out unless the variable holds a whole number.
+require_number() {
+  [[ ${!1} =~ ^[0-9]+$ ]] || die 2 "$1 must be a whole number, not \"${!1}\""
+}
+
+# seconds_in NAME: prints the seconds of the duration that the variable holds, as timeout takes it: 90s, 30m or 2h.
+seconds_in() {
+  [[ ${!1} =~ ^0*([1-9][0-9]*)([smh])$ ]] || die 2 "$1 must be a duration such as 90s, 30m or 2h, not \"${!1}\""
+  case ${BASH_REMATCH[2]} in
+  s) printf '%d\n' "${BASH_REMATCH[1]}" ;;
+  m) printf '%d\n' $((BASH_REMATCH[1] * 60)) ;;
+  h) printf '%d\n' $((BASH_REMATCH[1] * 3600)) ;;
+  esac
+}
+
+# require_bucket_there: out with one line unless S3_BUCKET_NAME names a bucket that can be reached.
+require_bucket_there() {
+  require_bucket
+  local complaint
+  complaint=$(aws s3api head-bucket --bucket "$S3_BUCKET_NAME" 2>&1 >/dev/null) && return
+  case $complaint in
+  *404*) die 1 "bucket $S3_BUCKET_NAME does not exist; create_role_emr_serverless.sh makes it" ;;
+  *) die 1 "bucket $S3_BUCKET_NAME: $(in_one_line "$complaint")" ;;
+  esac
+}
+
+# change SERVICE OPERATION ARGUMENT...: as ask; with --dry_run the call is only printed.
+change() {
+  if [[ -n $DRY_RUN ]]; then
+    print_call "$@"
+  else
+    ask "$@"
+  fi
+}
+
+# upload_dataset ROOT: the bundled dataset, unless there is one.
+upload_dataset() {
+  local there file
+  there=$(ask s3api list-objects-v2 --bucket "$S3_BUCKET_NAME" --prefix dataset/ --query 'Contents[].Key')
+  [[ $there != *dataset/movies.dat* && $there != *dataset/ratings.dat* ]] || return 0
+  for file in movies.dat ratings.dat; do
+    change s3 cp --only-show-errors "$1/dataset/$file" "s3://$S3_BUCKET_NAME/dataset/$file"
+  done
+  [[ -n $DRY_RUN ]] || say "uploaded the bundled dataset to s3://$S3_BUCKET_NAME/dataset"
+}
+
+# fetch_log ADDRESS: sets LOG to a compressed log of the bucket; fails where it is not there yet.
+# shellcheck disable=SC2034 # it is for the caller
+fetch_log() {
+  LOG=$(aws s3 cp --only-show-errors "$1" - 2>/dev/null | gunzip 2>/dev/null)
+}
+
+# seconds_of TIME: prints a time as seconds; the two generations of the command line write it in two ways.
+seconds_of() {
+  case $1 in
+  *T*) date -d "$1" +%s 2>/dev/null || date -j -u -f '%Y-%m-%dT%H:%M:%S' "${1:0:19}" +%s ;;
+  *) printf '%.0f\n' "$1" ;;
+  esac
+}
+
+# cost_of SECONDS PRICE: prints what so many seconds cost at a price for an hour.
+cost_of() {
+  awk -v seconds="$1" -v price="$2" 'BEGIN { printf "%.4f", seconds / 3600 * price }'
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stacks
+
+# stack_status NAME: prints the stack's status; nothing where there is no such stack.
+stack_status() {
+  local answer
+  if answer=$(aws --output text cloudformation describe-stacks --stack-name "$1" \
+    --query 'Stacks[0].StackStatus' 2>&1); then
+    printf '%s\n' "$answer"
+  elif [[ $answer != *'does not exist'* ]]; then
+    die 1 "aws cloudformation describe-stacks: $(in_one_line "$answer")"
+  fi
+}
+
+# stack_outputs NAME: prints a line for each output of the stack: its key, a tab, its value.
+stack_outputs() {
+  local status
+  status=$(stack_status "$1")
+  [[ $status == *_COMPLETE ]] || return 0
+  ask cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].Outputs[].[OutputKey,OutputValue]'
+}
+
+# value_of OUTPUTS KEY
+value_of() {
+  awk -F '\t' -v key="$2" '$1 == key { print $2 }' <<<"$1"
+}
+
+# deploy_stack NAME TEMPLATE PARAMETER=VALUE...: makes the stack, or brings it up to date; the change set is shown.
+deploy_stack() {
+  local name=$1 template=$2 status answer change_set
+  shift 2
+  status=$(stack_status "$name")
+  if [[ $status == ROLLBACK_COMPLETE || $status == ROLLBACK_FAILED || $status == DELETE_FAILED ]]; then
+    delete_stack "$name" # the remains of one that could not be made
+    status=''
+  fi
+  local parameters=()
+  (($# == 0)) || parameters=(--parameter-overrides "$@")
+  answer=$(ask_whole cloudformation deploy --stack-name "$name" --template-file "$template" --no-execute-changeset \
+    --capabilities CAPABILITY_IAM --no-fail-on-empty-changeset --tags "application=$STACK_NAME" \
+    ${parameters[@]+"${parameters[@]}"})
+  change_set=$(grep -o 'arn:[^ ]*:changeSet/[^ ]*' <<<"$answer") || {
+    say "stack $name is up to date"
+    return
+  }
+  say "stack $name:"
+  ask cloudformation describe-change-set --stack-name "$name" --change-set-name "$change_set" \
+    --query 'Changes[].ResourceChange.[Action,ResourceType,LogicalResourceId,Replacement]' | sed 's/^/  /' >&2
+  ask_whole cloudformation execute-change-set --stack-name "$name" --change-set-name "$change_set"
+  local change=update
+  [[ -n $status && $status != REVIEW_IN_PROGRESS ]] || change=create
+  aws cloudformation wait "stack-$change-complete" --stack-name "$name" 2>/dev/null || die 1 "stack $name: $(why_stack_failed "$name")"
+}
+
+# why_stack_failed NAME: prints the first reason for which a resource of the stack could not be made or removed.
+why_stack_failed() {
+  local reason
+  reason=$(ask cloudformation describe-stack-events --stack-name "$1" --query "reverse(StackEvents)[?ends_with(\
+ResourceStatus, '_FAILED')] | [0].[LogicalResourceId,ResourceStatusReason]")
+  in_one_line "${reason:-it did not become ready; look at its events in the console}"
+}
+
+# delete_stack NAME: removes the stack and what belongs to it.
+delete_stack() {
+  local status
+  status=$(stack_status "$1")
+  if [[ -z $status ]]; then
+    say "stack $1 is not there"
+    return
+  fi
+  ask_whole cloudformation delete-stack --stack-name "$1"
+  aws cloudformation wait stack-delete-complete --stack-name "$1" 2>/dev/null ||
+    die 1 "stack $1: $(why_stack_failed "$1")"
+  say "stack $1 is deleted"
+}
+
+# deploy_storage ROOT: the bucket, unless it is there already, and the rights of jobs in it.
+deploy_storage() {
+  local stack=$STACK_NAME-storage make=yes complaint made
+  if complaint=$(aws s3api head-bucket --bucket "$S3_BUCKET_NAME" 2>&1 >/dev/null); then
+    made=$(stack_parameters "$stack")
+    if [[ $(value_of "$made" BucketName) != "$S3_BUCKET_NAME" || $(value_of "$made" MakeBucket) != yes ]]; then
+      make=no
+      say "bucket $S3_BUCKET_NAME is there already and is left as it is"
+    fi
+  elif [[ $complaint != *404* ]]; then
+    die 1 "bucket $S3_BUCKET_NAME: $(in_one_line "$complaint"); its name may be somebody else's"
+  fi
+  deploy_stack "$stack" "$1/infrastructure/storage.yaml" "BucketName=$S3_BUCKET_NAME" "MakeBucket=$make"
+}
+
+# stack_parameters NAME: prints a line for each parameter of the stack: its key, a tab, its value.
+stack_parameters() {
+  local status
+  status=$(stack_status "$1")
+  [[ -n $status ]] || return 0
+  ask cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].Parameters[].[ParameterKey,ParameterValue]'
+}
+
+# delete_what_is_shared OTHER_STACK: removes the network and the rights in the bucket, unless the other stack needs them.
+delete_what_is_shared() {
+  local status
+  status=$(stack_status "$1")
+  if [[ -n $status ]]; then
+    say "kept, for stack $1 needs them: stacks $STACK_NAME-network and $STACK_NAME-storage"
+    return
+  fi
+  delete_stack "$STACK_NAME-network"
+  delete_stack "$STACK_NAME-storage"
+  say "kept, with all that is in it: bucket $S3_BUCKET_NAME"
+}

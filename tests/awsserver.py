@@ -1,0 +1,623 @@
+"""The control plane of AWS for the tests: moto's server, with clusters, serverless jobs and tasks that really run.
+
+A step of an EMR cluster and a job of EMR Serverless is the given command with the suite's own spark-submit, configured
+as EMR's is: s3:// is S3A, the store is known, the job need not be told. A task of ECS is the given image in docker.
+All of them work on the suite's S3 server and report what became of them. A role, a security configuration, a subnet
+that is not there is refused, as AWS does.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import s3server
+from moto.cloudformation.models import CloudFormationBackend
+from moto.cloudformation.responses import CloudFormationResponse
+from moto.core.exceptions import JsonRESTError
+from moto.core.utils import utcnow
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.route_tables import RouteTable
+from moto.ecr.models import ECRBackend, Repository
+from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
+from moto.emr.exceptions import ValidationException
+from moto.emr.models import ElasticMapReduceBackend, Instance, InstanceGroup
+from moto.emr.responses import ElasticMapReduceResponse
+from moto.emrserverless.models import EMRServerlessBackend
+from moto.iam.models import iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import S3Backend
+from werkzeug.serving import make_server
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+S3_JARS = Path(sys.prefix) / "s3-jars"
+# what each state takes, so that there is a time to look at it and to interrupt it
+SECONDS_OF_A_STATE = 1.0
+
+# The operations of EMR Serverless, which other than the rest has them in method and path
+SERVERLESS = [
+    ("POST", r"/applications", "CreateApplication"),
+    ("GET", r"/applications", "ListApplications"),
+    ("GET", r"/applications/[^/]+", "GetApplication"),
+    ("DELETE", r"/applications/[^/]+", "DeleteApplication"),
+    ("POST", r"/applications/[^/]+/stop", "StopApplication"),
+    ("POST", r"/applications/[^/]+/jobruns", "StartJobRun"),
+    ("GET", r"/applications/[^/]+/jobruns", "ListJobRuns"),
+    ("GET", r"/applications/[^/]+/jobruns/[^/]+", "GetJobRun"),
+    ("DELETE", r"/applications/[^/]+/jobruns/[^/]+", "CancelJobRun"),
+]
+
+
+class Process:
+    """A command that runs for real, in a process group of its own, with its output in two files."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        folder.mkdir(parents=True)
+        self.stdout, self.stderr = folder / "stdout", folder / "stderr"
+        with self.stdout.open("wb") as stdout, self.stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, start_new_session=True
+            )
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit status; None where the time is over before."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(seconds)
+        return None
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class ControlPlane:
+    """Moto's server on a port of its own; what its clusters, applications and tasks run, runs."""
+
+    def __init__(self, folder: Path, s3: s3server.S3Server) -> None:
+        self.folder, self.s3 = folder, s3
+        self.patches: list[tuple[Any, str, Any]] = []
+        self.processes: list[Process] = []
+        self.registry = ""
+        self.reset()
+        self.patch_moto()
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def reset(self) -> None:
+        """As it is without faults."""
+        self.fate = ""  # what becomes of what is started: dies, stuck, no capacity, no log
+        self.minute = 60.0  # how long a minute of a time limit of EMR Serverless is
+        self.denied: set[str] = set()
+        self.lost: set[str] = set()  # carried out, but the answer gets lost
+        self.calls: list[str] = []
+        self.on_call: Callable[[str], None] = lambda _: None
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.server.shutdown()
+        for owner, name, original in self.patches:
+            setattr(owner, name, original)
+
+    def client(self, service: str) -> Any:
+        keys = {name.lower(): value for name, value in s3server.KEYS.items()}
+        return boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, **keys)
+
+    def environment(self) -> dict[str, str]:
+        """What the command line of AWS goes by."""
+        return {
+            **s3server.KEYS,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ENDPOINT_URL_S3": self.s3.endpoint,
+            "POLL_SECONDS": "0.3",
+            "LOG_SECONDS": "5",
+        }
+
+    def is_anything_running(self) -> list[str]:
+        """What the API says is there and costs something."""
+        active = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
+        running = [found["Id"] for found in self.client("emr").list_clusters(ClusterStates=active)["Clusters"]]
+        serverless = self.client("emr-serverless")
+        for application in serverless.list_applications(states=["STARTED", "STARTING", "CREATING", "STOPPING"])[
+            "applications"
+        ]:
+            running.append(application["id"])
+        ecs = self.client("ecs")
+        for cluster in ecs.list_clusters()["clusterArns"]:
+            running += ecs.list_tasks(cluster=cluster)["taskArns"]
+        return running
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Requests
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = BytesIO(body)
+        operation = operation_of(environ, body)
+        self.calls.append(operation)
+        self.on_call(operation)
+        if operation in self.denied:
+            message = f"User: arn:aws:iam::{ACCOUNT}:user/tests is not authorized to perform: {operation}"
+            return refuse(environ, start_response, "AccessDeniedException", message)
+        if operation in self.lost:
+            self.lost.remove(operation)
+            b"".join(self.app(environ, lambda *_: None))
+            environ["werkzeug.socket"].close()  # nothing comes back
+            return []
+        answer: Iterable[bytes] = self.app(environ, start_response)
+        return answer
+
+    # -----------------------------------------------------------------------------------------------------------
+    # What moto only notes down
+
+    def patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        self.patches.append((owner, name, original))
+        setattr(owner, name, make(original))
+
+    def patch_moto(self) -> None:
+        plane = self
+
+        def run_job_flow_request(original: Any) -> Any:
+            def run_job_flow(response: Any) -> Any:
+                plane.require_role(response._get_param("ServiceRole"))
+                plane.require_profile(response._get_param("JobFlowRole"))
+                response.backend.get_security_configuration(response._get_param("SecurityConfiguration"))
+                if not re.fullmatch(r"emr-(spark-8\.\d+\.\d+|7\.\d+\.\d+)", response._get_param("ReleaseLabel")):
+                    raise ValidationException("The supplied release label is invalid")
+                answer = original(response)
+                cluster = response.backend.clusters[answer.result["JobFlowId"]]
+                cluster.state, cluster.steps[0].state = "STARTING", "PENDING"
+                for fleet in response._get_param("Instances.InstanceFleets"):
+                    add_instances(cluster, fleet)
+                threading.Thread(target=plane.run_cluster, args=[cluster], daemon=True).start()
+                return answer
+
+            return run_job_flow
+
+        def terminate_job_flows(_original: Any) -> Any:
+            def terminate(backend: Any, job_flow_ids: list[str]) -> list[Any]:
+                for cluster in [backend.clusters[identifier] for identifier in job_flow_ids]:
+                    plane.end_cluster(cluster, "TERMINATED", "Terminated by user request")
+                return []
+
+            return terminate
+
+        def create_application(original: Any) -> Any:
+            def create(backend: Any, **arguments: Any) -> Any:
+                if not re.fullmatch(r"emr-(spark-8\.\d+\.\d+|7\.\d+\.\d+)", arguments["release_label"]):
+                    raise JsonRESTError("ValidationException", "Release label is not supported")
+                label, arguments["release_label"] = arguments["release_label"], "emr-7.9.0"
+                application = original(backend, **arguments)
+                application.release_label, application.state = label, "CREATED"
+                return application
+
+            return create
+
+        def start_job_run(original: Any) -> Any:
+            def start(backend: Any, **arguments: Any) -> Any:
+                plane.require_role(arguments["execution_role_arn"])
+                job_run = original(backend, **arguments)
+                job_run.state = "SUBMITTED"
+                backend.applications[job_run.application_id].state = "STARTED"
+                threading.Thread(target=plane.run_job_run, args=[job_run], daemon=True).start()
+                return job_run
+
+            return start
+
+        def cancel_job_run(original: Any) -> Any:
+            def cancel(backend: Any, application_id: str, job_run_id: str) -> Any:
+                answer = original(backend, application_id, job_run_id)
+                plane.kill_process(backend.get_job_run(application_id, job_run_id))
+                return answer
+
+            return cancel
+
+        def stop_application(original: Any) -> Any:
+            def stop(backend: Any, application_id: str) -> None:
+                states = [run.state for run in backend.job_runs.get(application_id, [])]
+                if {"SUBMITTED", "RUNNING"} & set(states):
+                    raise JsonRESTError("ValidationException", "Application has job runs that have not ended")
+                original(backend, application_id)
+
+            return stop
+
+        def list_job_runs(original: Any) -> Any:
+            def list_them(backend: Any, application_id: str, **arguments: Any) -> Any:
+                backend.job_runs.setdefault(application_id, [])  # an application without any is no error
+                return original(backend, application_id, **arguments)
+
+            return list_them
+
+        def run_task(original: Any) -> Any:
+            def run(backend: Any, *arguments: Any, **named: Any) -> list[Any]:
+                if plane.fate == "no capacity":
+                    return []
+                tasks: list[Any] = original(backend, *arguments, **named)
+                for task in tasks:
+                    definition = backend.describe_task_definition(task.task_definition_arn)
+                    plane.require_role(definition.task_role_arn)
+                    plane.require_role(definition.execution_role_arn)
+                    task.last_status, task.containers[0].exitCode = "PROVISIONING", None
+                    threading.Thread(target=plane.run_task, args=[task, definition], daemon=True).start()
+                return tasks
+
+            return run
+
+        def stop_task(original: Any) -> Any:
+            def stop(backend: Any, cluster: str, task: str, reason: str) -> Any:
+                stopped = original(backend, cluster, task, reason)
+                plane.remove_interface(stopped)
+                subprocess.run(["docker", "kill", stopped.id], capture_output=True, check=False)
+                return stopped
+
+            return stop
+
+        def execute_change_set(original: Any) -> Any:
+            def execute(backend: Any, change_set_name: str, stack_name: str | None = None) -> None:
+                original(backend, change_set_name, stack_name)
+                change_set = backend.describe_change_set(change_set_name)
+                change_set.stack._parse_template()
+                change_set.stack.parameters = dict(change_set.stack.stack_parameters)
+                change_set.stack.output_map = change_set.stack._create_output_map()
+
+            return execute
+
+        def create_task_definition(original: Any) -> Any:
+            def create(name: str, template: Any, account: str, region: str, **named: Any) -> Any:
+                definition = original(name, template, account, region, **named)
+                definition.task_role_arn = template["Properties"]["TaskRoleArn"]
+                definition.execution_role_arn = template["Properties"]["ExecutionRoleArn"]
+                definition.network_mode = template["Properties"]["NetworkMode"]
+                return definition
+
+            return create
+
+        def update_task_definition(_original: Any) -> Any:
+            def update(_old: Any, name: str, template: Any, account: str, region: str) -> Any:
+                return TaskDefinition.create_from_cloudformation_json(name, template, account, region)
+
+            return update
+
+        def list_tasks(original: Any) -> Any:
+            def list_them(backend: Any, *arguments: Any, **named: Any) -> list[Any]:
+                return [task for task in original(backend, *arguments, **named) if task.desired_status == "RUNNING"]
+
+            return list_them
+
+        def create_bucket(original: Any) -> Any:
+            def create(backend: Any, bucket_name: str, region_name: str) -> Any:
+                with suppress(plane.s3.client.exceptions.BucketAlreadyOwnedByYou):
+                    plane.s3.client.create_bucket(Bucket=bucket_name)
+                return original(backend, bucket_name, region_name)
+
+            return create
+
+        def create_repository(original: Any) -> Any:
+            def init(repository: Any, *arguments: Any, **named: Any) -> None:
+                original(repository, *arguments, **named)
+                repository.uri = f"{plane.registry}/{repository.name}"
+
+            return init
+
+        def list_images(_original: Any) -> Any:
+            def list_them(backend: Any, repository_name: str, *_: Any, **__: Any) -> list[Any]:
+                backend.describe_repositories(repository_names=[repository_name])
+                return plane.images_in_registry(repository_name)
+
+            return list_them
+
+        self.patch(ElasticMapReduceResponse, "run_job_flow", run_job_flow_request)
+        self.patch(ElasticMapReduceBackend, "terminate_job_flows", terminate_job_flows)
+        self.patch(EMRServerlessBackend, "create_application", create_application)
+        self.patch(EMRServerlessBackend, "start_job_run", start_job_run)
+        self.patch(EMRServerlessBackend, "cancel_job_run", cancel_job_run)
+        self.patch(EMRServerlessBackend, "stop_application", stop_application)
+        self.patch(EMRServerlessBackend, "list_job_runs", list_job_runs)
+        self.patch(EC2ContainerServiceBackend, "run_task", run_task)
+        self.patch(EC2ContainerServiceBackend, "stop_task", stop_task)
+        NetworkInterface.private_dns_name = None  # moto's ECS asks for it
+        RouteTable.delete = delete_route_table  # moto's CloudFormation does not
+        # moto's CloudFormation leaves out the roles and the network of a task, and does not understand an update of it
+        self.patch(TaskDefinition, "create_from_cloudformation_json", create_task_definition)
+        self.patch(TaskDefinition, "update_from_cloudformation_json", update_task_definition)
+        self.patch(EC2ContainerServiceBackend, "list_tasks", list_tasks)
+        self.patch(Task, "advance", lambda _original: lambda _task: None)
+        # a change set without changes is one that fails, not a refusal; a stack's outputs are those of its last change
+        self.patch(CloudFormationResponse, "_validate_different_update", lambda _original: lambda *_: None)
+        self.patch(CloudFormationBackend, "execute_change_set", execute_change_set)
+        self.patch(S3Backend, "create_bucket", create_bucket)
+        self.patch(Repository, "__init__", create_repository)
+        self.patch(ECRBackend, "list_images", list_images)
+
+    def require_role(self, name_or_arn: str) -> None:
+        """Refuses a role that IAM does not know."""
+        known = iam_backends[ACCOUNT]["aws"].roles.values()
+        if not any(name_or_arn in {role.arn, role.name} for role in known):
+            raise JsonRESTError("ValidationException", f"Role {name_or_arn} does not exist")
+
+    def require_profile(self, name: str) -> None:
+        """Refuses an instance profile that IAM does not know."""
+        if not any(name == profile.name for profile in iam_backends[ACCOUNT]["aws"].instance_profiles.values()):
+            raise ValidationException(f"Invalid InstanceProfile: {name}")
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Spark
+
+    def spark_environment(self) -> dict[str, str]:
+        """Where a node of EMR runs its commands: spark-submit that knows s3://, and a role that gives rights."""
+        conf = self.folder / "spark-conf"
+        if not conf.exists():
+            conf.mkdir()
+            settings = {
+                "spark.master": "local[2]",
+                "spark.ui.enabled": "false",
+                "spark.driver.extraClassPath": f"{S3_JARS}/*",
+                "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+                "spark.hadoop.fs.s3a.endpoint": self.s3.endpoint,
+                "spark.hadoop.fs.s3a.endpoint.region": REGION,
+                "spark.hadoop.fs.s3a.path.style.access": "true",
+            }
+            lines = (f"{name} {value}\n" for name, value in settings.items())
+            (conf / "spark-defaults.conf").write_text("".join(lines))
+        kept = {"HOME", "LANG", "JAVA_HOME", "TMPDIR"}
+        return {
+            **{name: value for name, value in os.environ.items() if name in kept},
+            **s3server.KEYS,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SPARK_CONF_DIR": str(conf),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }
+
+    def start(self, owner: Any, command: list[str]) -> Process:
+        process = Process(command, self.folder / owner.id, self.spark_environment())
+        owner.process = process
+        self.processes.append(process)
+        return process
+
+    def kill_process(self, owner: Any) -> None:
+        process = getattr(owner, "process", None)
+        if process is not None:
+            process.kill()
+
+    def keep_log(self, log_uri: str, folder: str, process: Process) -> None:
+        """Brings the output to the bucket, compressed."""
+        if self.fate == "no log":
+            return
+        bucket, _, prefix = log_uri.removeprefix("s3://").partition("/")
+        for path in (process.stdout, process.stderr):
+            content = gzip.compress(path.read_bytes())
+            self.s3.client.put_object(Bucket=bucket, Key=f"{prefix}{folder}/{path.name}.gz", Body=content)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # EMR
+
+    def run_cluster(self, cluster: Any) -> None:
+        """The life of a cluster: it starts, runs its step, ends."""
+        step = cluster.steps[0]
+        time.sleep(SECONDS_OF_A_STATE)
+        while self.fate == "stuck" and cluster.state == "STARTING":
+            time.sleep(0.1)
+        if self.fate == "dies":
+            self.end_cluster(cluster, "TERMINATED_WITH_ERRORS", "On the primary instance, bootstrap action 1 failed")
+        if cluster.state != "STARTING":
+            return
+        cluster.state, step.state = "RUNNING", "RUNNING"
+        step.start()
+        assert step.jar == "command-runner.jar"
+        process = self.start(step, step.args)
+        if self.fate == "dies in the step":
+            time.sleep(3 * SECONDS_OF_A_STATE)
+            process.kill()
+            self.end_cluster(cluster, "TERMINATED_WITH_ERRORS", "All core nodes were lost")
+        status = process.wait()
+        if cluster.state != "RUNNING":
+            return
+        step.state = "COMPLETED" if status == 0 else "FAILED"
+        cluster.state = "TERMINATING"  # as --auto-terminate and the step's action on failure say
+        time.sleep(SECONDS_OF_A_STATE)
+        self.keep_log(cluster.log_uri, f"{cluster.id}/steps/{step.id}", process)
+        ended = ("TERMINATED", "Steps completed") if status == 0 else ("TERMINATED_WITH_ERRORS", "Step failed")
+        self.end_cluster(cluster, *ended)
+
+    def end_cluster(self, cluster: Any, state: str, reason: str) -> None:
+        step = cluster.steps[0]
+        if cluster.state in {"TERMINATED", "TERMINATED_WITH_ERRORS"}:
+            return
+        cluster.last_state_change_reason = reason
+        for instance in cluster.ec2_instances:
+            instance.instance_group.end_date_time = utcnow()
+        if step.state in {"PENDING", "RUNNING"}:
+            step.state = "CANCELLED"
+        cluster.state = state
+        self.kill_process(step)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # EMR Serverless
+
+    def run_job_run(self, job_run: Any) -> None:
+        """The life of a job run."""
+        begun = time.monotonic()
+        time.sleep(SECONDS_OF_A_STATE)
+        while self.fate == "stuck" and job_run.state == "SUBMITTED":
+            time.sleep(0.1)
+        if job_run.state != "SUBMITTED":
+            return
+        job_run.state = "RUNNING"
+        submit = job_run.job_driver["sparkSubmit"]
+        process = self.start(job_run, ["spark-submit", submit["entryPoint"], *submit["entryPointArguments"]])
+        status = process.wait(job_run.execution_timeout_minutes * self.minute)
+        if job_run.state != "RUNNING":
+            return
+        process.kill()
+        uri = job_run.configuration_overrides["monitoringConfiguration"]["s3MonitoringConfiguration"]["logUri"]
+        self.keep_log(uri, f"applications/{job_run.application_id}/jobs/{job_run.id}/SPARK_DRIVER", process)
+        hours = (time.monotonic() - begun) / 3600
+        job_run.billed_resource_utilization = {"vCPUHour": 8 * hours, "memoryGBHour": 32 * hours, "storageGBHour": 0.0}
+        if status is None:
+            job_run.state_details = "Job run timed out: it exceeded its executionTimeoutMinutes"
+        elif status:
+            job_run.state_details = f"Job failed, please check complete logs. ExitCode: {status}. Last few exceptions: "
+        job_run.state = "SUCCESS" if status == 0 else "FAILED"
+
+    # -----------------------------------------------------------------------------------------------------------
+    # ECS
+
+    def run_task(self, task: Any, definition: Any) -> None:
+        """The life of a task: the image is got by its digest, and run with the command of the overrides."""
+        container, described = task.containers[0], definition.container_definitions[0]
+        time.sleep(SECONDS_OF_A_STATE)
+        while self.fate == "stuck" and task.last_status == "PROVISIONING":
+            time.sleep(0.1)
+        task.pull_started_at = utcnow()
+        pulled = subprocess.run(["docker", "pull", described["image"]], capture_output=True, text=True, check=False)
+        if pulled.returncode or self.fate == "dies":
+            self.end_task(task, None, f"CannotPullContainerError: {described['image']}")
+        if task.last_status != "PROVISIONING":
+            return
+        task.last_status = "RUNNING"
+        entry, *rest = described["entryPoint"]
+        environment = {pair["name"]: pair["value"] for pair in described["environment"]}
+        environment |= {**s3server.KEYS, "AWS_ENDPOINT_URL_S3": self.s3.endpoint}
+        options = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+        command = [*rest, *task.overrides["containerOverrides"][0]["command"]]
+        process = subprocess.Popen(
+            ["docker", "run", "--rm", "--name", task.id, *options, "--entrypoint", entry, described["image"], *command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        task.docker = process
+        log = described["logConfiguration"]["options"]
+        self.follow(process, log["awslogs-group"], f"{log['awslogs-stream-prefix']}/{container.name}/{task.id}")
+        status = process.wait()
+        if task.last_status == "RUNNING":
+            self.end_task(task, None if self.fate == "no exit code" else status, "Essential container in task exited")
+
+    def follow(self, process: subprocess.Popen[str], group: str, stream: str) -> None:
+        """Brings what a container prints to the log, line by line."""
+        logs = self.client("logs")
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        assert process.stdout
+        for line in process.stdout:
+            event = {"timestamp": int(time.time() * 1000), "message": line.rstrip("\n") or " "}
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
+
+    def end_task(self, task: Any, status: int | None, reason: str) -> None:
+        task.containers[0].exitCode, task.stopped_reason = status, reason
+        task.desired_status = task.last_status = "STOPPED"
+        task.stopped_at = utcnow()
+        self.remove_interface(task)
+
+    def remove_interface(self, task: Any) -> None:
+        """Gives back the address of a task, without which its network could not be removed."""
+        ec2 = ec2_backends[ACCOUNT][REGION]
+        for attachment in task.attachments:
+            for detail in attachment["details"]:
+                if detail["name"] == "networkInterfaceId" and detail["value"] in ec2.enis:
+                    ec2.delete_network_interface(detail["value"])
+
+    def images_in_registry(self, repository: str) -> list[Any]:
+        """What lies in the registry of the tests."""
+        address = f"http://{self.registry}/v2/{repository}"
+        try:
+            with urllib.request.urlopen(f"{address}/tags/list") as answer:
+                tags = json.load(answer)["tags"] or []
+        except urllib.error.HTTPError:
+            return []
+        images = []
+        for tag in tags:
+            kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+            request = urllib.request.Request(f"{address}/manifests/{tag}", method="HEAD", headers={"Accept": kinds})  # noqa: S310
+            with urllib.request.urlopen(request) as answer:
+                images.append(SimpleNamespace(image_tags=[tag], image_digest=answer.headers["Docker-Content-Digest"]))
+        return images
+
+
+def add_instances(cluster: Any, fleet: dict[str, Any]) -> None:
+    """What a fleet of instances is made of."""
+    number = fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0)
+    kind = fleet["InstanceTypeConfigs"][0]["InstanceType"]
+    for _ in range(number):
+        group = InstanceGroup(cluster.id, 1, fleet["InstanceFleetType"], kind)
+
+        class Machine:
+            id, instance_type, block_device_mapping = "i-0", kind, {}
+            public_dns_name = public_ip = private_ip = private_dns_name = None
+
+        cluster.ec2_instances.append(Instance(Machine, group))
+
+
+def delete_route_table(table: Any, _account: str, _region: str) -> None:
+    """Removes a route table with its associations."""
+    table._associations.clear()
+    table.ec2_backend.delete_route_table(table.id)
+
+
+def operation_of(environ: dict[str, Any], body: bytes) -> str:
+    """The name of the operation that a request asks for."""
+    if "HTTP_X_AMZ_TARGET" in environ:
+        return str(environ["HTTP_X_AMZ_TARGET"]).rpartition(".")[2]
+    for method, path, operation in SERVERLESS:
+        if environ["REQUEST_METHOD"] == method and re.fullmatch(path, environ["PATH_INFO"]):
+            return operation
+    return urllib.parse.parse_qs(body.decode("utf-8", "replace")).get("Action", [environ["PATH_INFO"]])[0]
+
+
+def refuse(environ: dict[str, Any], start_response: Any, code: str, message: str) -> list[bytes]:
+    """An error as the protocol of the request has it."""
+    if "HTTP_X_AMZ_TARGET" in environ or "emr-serverless" in environ.get("HTTP_AUTHORIZATION", ""):
+        start_response("400 Bad Request", [("Content-Type", "application/json"), ("x-amzn-errortype", code)])
+        return [json.dumps({"__type": code, "message": message}).encode()]
+    start_response("403 Forbidden", [("Content-Type", "text/xml")])
+    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+    return [f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>".encode()]
+
+
+class Registry:
+    """A registry of container images, Debian's docker-registry, and a docker that trusts it without TLS."""
+
+    def __init__(self, folder: Path) -> None:
+        (port,) = s3server.free_ports(1)
+        self.address = f"localhost:{port}"
+        config = folder / "registry.yml"
+        config.write_text(
+            f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {folder}/images}}}}\n"
+            f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        )
+        self.conf = folder / "registries.conf"
+        self.conf.write_text(f'[[registry]]\nlocation = "{self.address}"\ninsecure = true\n')
+        binary = shutil.which("docker-registry")
+        assert binary
+        self.process = subprocess.Popen(
+            [binary, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(100):
+            with suppress(OSError), urllib.request.urlopen(f"http://{self.address}/v2/"):
+                return
+            time.sleep(0.1)
+        raise AssertionError("docker-registry does not answer")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
