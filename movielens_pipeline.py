@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage err
 # --------------------------------------------------------------------------------------------------------------------
 # The contract
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 EXIT_DONE = 0
 EXIT_FAILURE = 1
@@ -966,10 +966,17 @@ class HadoopStorage:
 
     def create(self, path: str, content: bytes) -> bool:
         # The plain create() of S3A looks first and writes then, so that several at once would succeed; asked for a
-        # conditional write it leaves the decision to the store. HDFS decides by itself and does not mind the option.
-        creation = self.fs.createFile(self.path(path)).overwrite(False).recursive()
+        # conditional write it leaves the decision to the store. HDFS decides by itself.
+        target, conditional = self.path(path), "fs.option.create.conditional.overwrite"
+        creation = self.fs.createFile(target).overwrite(False).recursive()
+        if self.fs.hasPathCapability(target, conditional):
+            creation = creation.opt(conditional, True)
+        elif str(self.fs.getUri().getScheme()).startswith("s3"):
+            log.warning(
+                "the S3 client of this Hadoop has no conditional writes: see to it that no other run publishes now"
+            )
         try:
-            stream = creation.opt("fs.option.create.conditional.overwrite", True).build()
+            stream = creation.build()
             stream.write(content)
             stream.close()
         except Exception as error:

@@ -11,8 +11,8 @@ run_on_cluster() {
   local call=()
   require_number EMR_CORE_INSTANCES
   CLUSTER_NAME=$STACK_NAME-$RUN_ID
-  say_what_a_cluster_may_cost
   make_cluster_call "$@"
+  say_what_a_cluster_may_cost
   if [[ -n $DRY_RUN ]]; then
     print_call "${call[@]}"
     print_call emr describe-cluster --cluster-id CLUSTER_ID
@@ -31,8 +31,8 @@ make_cluster_call() {
   local roles network group attributes types configs='' type fleets step
   roles=$(stack_outputs "$STACK_NAME-emr")
   network=$(stack_outputs "$STACK_NAME-network")
-  [[ -n $roles && -n $network ]] || die 1 'the roles and the network of clusters are not there; \
-create_role_emr_serverless.sh makes them'
+  [[ -n $roles && -n $network ]] || die 1 "the roles and the network of clusters are not there; \
+create_role_emr_serverless.sh makes them"
   group=$(value_of "$network" ClusterSecurityGroup)
   attributes="InstanceProfile=$(value_of "$roles" InstanceProfile),SubnetIds=[$(value_of "$network" Subnets)]"
   attributes+=",EmrManagedMasterSecurityGroup=$group,EmrManagedSlaveSecurityGroup=$group"

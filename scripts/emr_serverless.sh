@@ -15,8 +15,8 @@ run_serverless() {
     outputs=$(stack_outputs "$STACK_NAME-emr")
     role=$(value_of "$outputs" ServerlessJobRole)
   fi
-  [[ -n $role ]] || die 1 'the role of serverless jobs is not there; create_role_emr_serverless.sh makes it, \
-or set IAM_ROLE_ARN'
+  [[ -n $role ]] || die 1 "the role of serverless jobs is not there; create_role_emr_serverless.sh makes it, \
+or set IAM_ROLE_ARN"
   APPLICATION_NAME=$STACK_NAME-$RUN_ID
   [[ -z $KEEP ]] || APPLICATION_NAME=$STACK_NAME-$EMR_RELEASE_LABEL
   say_what_a_job_may_cost
@@ -126,7 +126,7 @@ say_what_a_job_may_cost() {
   hour=$(awk -v vcpu="$EMR_MAX_VCPU" -v price="$EMR_PRICE_PER_VCPU_HOUR" -v memory_price="$EMR_PRICE_PER_GB_HOUR" \
     'BEGIN { printf "%.6f", vcpu * (price + 4 * memory_price) }')
   say "up to $EMR_MAX_VCPU vCPU with 4 GB each, at $EMR_PRICE_PER_VCPU_HOUR USD a vCPU-hour and $EMR_PRICE_PER_GB_HOUR \
-USD a GB-hour: at most $(cost_of 300 "$hour") USD for five minutes, $(cost_of "$DEADLINE" "$hour") USD, at the \
+USD a GB-hour: up to $(cost_of 300 "$hour") USD for five minutes, at most $(cost_of "$DEADLINE" "$hour") USD, at the \
 deadline of $DEADLINE s"
 }
 

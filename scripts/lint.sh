@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Usage: scripts/lint.sh
-# Summary: Runs ruff, mypy, shellcheck, shfmt and hadolint over the project, in .venv-dev, which it makes when it is missing.
+# Summary: Runs ruff, mypy, shellcheck, shfmt, hadolint, cfn-lint and checkov over the project, in .venv-dev, which it
+#          makes when it is missing.
 #
 # Exit status: 0 when all is clean.
 set -euo pipefail
@@ -22,6 +23,8 @@ main() {
   shellcheck -x "${scripts[@]}"
   shfmt -d -i 2 "${scripts[@]}"
   hadolint Dockerfile
+  cfn-lint infrastructure/*.yaml
+  checkov --quiet --compact --skip-download --framework cloudformation --directory infrastructure
 }
 
 main "$@"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import os
 import re
 import shutil
@@ -32,16 +33,18 @@ import s3server
 from moto.cloudformation.models import CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.exceptions import JsonRESTError
+from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.route_tables import RouteTable
 from moto.ecr.models import ECRBackend, Repository
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
+from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.emr.exceptions import ValidationException
 from moto.emr.models import ElasticMapReduceBackend, Instance, InstanceGroup
 from moto.emr.responses import ElasticMapReduceResponse
-from moto.emrserverless.models import EMRServerlessBackend
+from moto.emrserverless.models import EMRServerlessBackend, emrserverless_backends
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import S3Backend
@@ -99,6 +102,7 @@ class ControlPlane:
         self.registry = ""
         self.reset()
         self.patch_moto()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.app = DomainDispatcherApplication(create_backend_app)
         self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -140,10 +144,8 @@ class ControlPlane:
         active = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
         running = [found["Id"] for found in self.client("emr").list_clusters(ClusterStates=active)["Clusters"]]
         serverless = self.client("emr-serverless")
-        for application in serverless.list_applications(states=["STARTED", "STARTING", "CREATING", "STOPPING"])[
-            "applications"
-        ]:
-            running.append(application["id"])
+        busy = ["STARTED", "STARTING", "CREATING", "STOPPING"]
+        running += [found["id"] for found in serverless.list_applications(states=busy)["applications"]]
         ecs = self.client("ecs")
         for cluster in ecs.list_clusters()["clusterArns"]:
             running += ecs.list_tasks(cluster=cluster)["taskArns"]
@@ -169,188 +171,16 @@ class ControlPlane:
         answer: Iterable[bytes] = self.app(environ, start_response)
         return answer
 
-    # -----------------------------------------------------------------------------------------------------------
-    # What moto only notes down
-
-    def patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        original = getattr(owner, name)
-        self.patches.append((owner, name, original))
-        setattr(owner, name, make(original))
-
     def patch_moto(self) -> None:
-        plane = self
-
-        def run_job_flow_request(original: Any) -> Any:
-            def run_job_flow(response: Any) -> Any:
-                plane.require_role(response._get_param("ServiceRole"))
-                plane.require_profile(response._get_param("JobFlowRole"))
-                response.backend.get_security_configuration(response._get_param("SecurityConfiguration"))
-                if not re.fullmatch(r"emr-(spark-8\.\d+\.\d+|7\.\d+\.\d+)", response._get_param("ReleaseLabel")):
-                    raise ValidationException("The supplied release label is invalid")
-                answer = original(response)
-                cluster = response.backend.clusters[answer.result["JobFlowId"]]
-                cluster.state, cluster.steps[0].state = "STARTING", "PENDING"
-                for fleet in response._get_param("Instances.InstanceFleets"):
-                    add_instances(cluster, fleet)
-                threading.Thread(target=plane.run_cluster, args=[cluster], daemon=True).start()
-                return answer
-
-            return run_job_flow
-
-        def terminate_job_flows(_original: Any) -> Any:
-            def terminate(backend: Any, job_flow_ids: list[str]) -> list[Any]:
-                for cluster in [backend.clusters[identifier] for identifier in job_flow_ids]:
-                    plane.end_cluster(cluster, "TERMINATED", "Terminated by user request")
-                return []
-
-            return terminate
-
-        def create_application(original: Any) -> Any:
-            def create(backend: Any, **arguments: Any) -> Any:
-                if not re.fullmatch(r"emr-(spark-8\.\d+\.\d+|7\.\d+\.\d+)", arguments["release_label"]):
-                    raise JsonRESTError("ValidationException", "Release label is not supported")
-                label, arguments["release_label"] = arguments["release_label"], "emr-7.9.0"
-                application = original(backend, **arguments)
-                application.release_label, application.state = label, "CREATED"
-                return application
-
-            return create
-
-        def start_job_run(original: Any) -> Any:
-            def start(backend: Any, **arguments: Any) -> Any:
-                plane.require_role(arguments["execution_role_arn"])
-                job_run = original(backend, **arguments)
-                job_run.state = "SUBMITTED"
-                backend.applications[job_run.application_id].state = "STARTED"
-                threading.Thread(target=plane.run_job_run, args=[job_run], daemon=True).start()
-                return job_run
-
-            return start
-
-        def cancel_job_run(original: Any) -> Any:
-            def cancel(backend: Any, application_id: str, job_run_id: str) -> Any:
-                answer = original(backend, application_id, job_run_id)
-                plane.kill_process(backend.get_job_run(application_id, job_run_id))
-                return answer
-
-            return cancel
-
-        def stop_application(original: Any) -> Any:
-            def stop(backend: Any, application_id: str) -> None:
-                states = [run.state for run in backend.job_runs.get(application_id, [])]
-                if {"SUBMITTED", "RUNNING"} & set(states):
-                    raise JsonRESTError("ValidationException", "Application has job runs that have not ended")
-                original(backend, application_id)
-
-            return stop
-
-        def list_job_runs(original: Any) -> Any:
-            def list_them(backend: Any, application_id: str, **arguments: Any) -> Any:
-                backend.job_runs.setdefault(application_id, [])  # an application without any is no error
-                return original(backend, application_id, **arguments)
-
-            return list_them
-
-        def run_task(original: Any) -> Any:
-            def run(backend: Any, *arguments: Any, **named: Any) -> list[Any]:
-                if plane.fate == "no capacity":
-                    return []
-                tasks: list[Any] = original(backend, *arguments, **named)
-                for task in tasks:
-                    definition = backend.describe_task_definition(task.task_definition_arn)
-                    plane.require_role(definition.task_role_arn)
-                    plane.require_role(definition.execution_role_arn)
-                    task.last_status, task.containers[0].exitCode = "PROVISIONING", None
-                    threading.Thread(target=plane.run_task, args=[task, definition], daemon=True).start()
-                return tasks
-
-            return run
-
-        def stop_task(original: Any) -> Any:
-            def stop(backend: Any, cluster: str, task: str, reason: str) -> Any:
-                stopped = original(backend, cluster, task, reason)
-                plane.remove_interface(stopped)
-                subprocess.run(["docker", "kill", stopped.id], capture_output=True, check=False)
-                return stopped
-
-            return stop
-
-        def execute_change_set(original: Any) -> Any:
-            def execute(backend: Any, change_set_name: str, stack_name: str | None = None) -> None:
-                original(backend, change_set_name, stack_name)
-                change_set = backend.describe_change_set(change_set_name)
-                change_set.stack._parse_template()
-                change_set.stack.parameters = dict(change_set.stack.stack_parameters)
-                change_set.stack.output_map = change_set.stack._create_output_map()
-
-            return execute
-
-        def create_task_definition(original: Any) -> Any:
-            def create(name: str, template: Any, account: str, region: str, **named: Any) -> Any:
-                definition = original(name, template, account, region, **named)
-                definition.task_role_arn = template["Properties"]["TaskRoleArn"]
-                definition.execution_role_arn = template["Properties"]["ExecutionRoleArn"]
-                definition.network_mode = template["Properties"]["NetworkMode"]
-                return definition
-
-            return create
-
-        def update_task_definition(_original: Any) -> Any:
-            def update(_old: Any, name: str, template: Any, account: str, region: str) -> Any:
-                return TaskDefinition.create_from_cloudformation_json(name, template, account, region)
-
-            return update
-
-        def list_tasks(original: Any) -> Any:
-            def list_them(backend: Any, *arguments: Any, **named: Any) -> list[Any]:
-                return [task for task in original(backend, *arguments, **named) if task.desired_status == "RUNNING"]
-
-            return list_them
-
-        def create_bucket(original: Any) -> Any:
-            def create(backend: Any, bucket_name: str, region_name: str) -> Any:
-                with suppress(plane.s3.client.exceptions.BucketAlreadyOwnedByYou):
-                    plane.s3.client.create_bucket(Bucket=bucket_name)
-                return original(backend, bucket_name, region_name)
-
-            return create
-
-        def create_repository(original: Any) -> Any:
-            def init(repository: Any, *arguments: Any, **named: Any) -> None:
-                original(repository, *arguments, **named)
-                repository.uri = f"{plane.registry}/{repository.name}"
-
-            return init
-
-        def list_images(_original: Any) -> Any:
-            def list_them(backend: Any, repository_name: str, *_: Any, **__: Any) -> list[Any]:
-                backend.describe_repositories(repository_names=[repository_name])
-                return plane.images_in_registry(repository_name)
-
-            return list_them
-
-        self.patch(ElasticMapReduceResponse, "run_job_flow", run_job_flow_request)
-        self.patch(ElasticMapReduceBackend, "terminate_job_flows", terminate_job_flows)
-        self.patch(EMRServerlessBackend, "create_application", create_application)
-        self.patch(EMRServerlessBackend, "start_job_run", start_job_run)
-        self.patch(EMRServerlessBackend, "cancel_job_run", cancel_job_run)
-        self.patch(EMRServerlessBackend, "stop_application", stop_application)
-        self.patch(EMRServerlessBackend, "list_job_runs", list_job_runs)
-        self.patch(EC2ContainerServiceBackend, "run_task", run_task)
-        self.patch(EC2ContainerServiceBackend, "stop_task", stop_task)
         NetworkInterface.private_dns_name = None  # moto's ECS asks for it
         RouteTable.delete = delete_route_table  # moto's CloudFormation does not
-        # moto's CloudFormation leaves out the roles and the network of a task, and does not understand an update of it
-        self.patch(TaskDefinition, "create_from_cloudformation_json", create_task_definition)
-        self.patch(TaskDefinition, "update_from_cloudformation_json", update_task_definition)
-        self.patch(EC2ContainerServiceBackend, "list_tasks", list_tasks)
-        self.patch(Task, "advance", lambda _original: lambda _task: None)
-        # a change set without changes is one that fails, not a refusal; a stack's outputs are those of its last change
-        self.patch(CloudFormationResponse, "_validate_different_update", lambda _original: lambda *_: None)
-        self.patch(CloudFormationBackend, "execute_change_set", execute_change_set)
-        self.patch(S3Backend, "create_bucket", create_bucket)
-        self.patch(Repository, "__init__", create_repository)
-        self.patch(ECRBackend, "list_images", list_images)
+        for owner, name, function in REPLACEMENTS:
+            original = getattr(owner, name)
+            self.patches.append((owner, name, original))
+            setattr(owner, name, self.replacement(function, original))
+
+    def replacement(self, function: Any, original: Any) -> Any:
+        return lambda *arguments, **named: function(self, original, *arguments, **named)
 
     def require_role(self, name_or_arn: str) -> None:
         """Refuses a role that IAM does not know."""
@@ -481,6 +311,16 @@ class ControlPlane:
         elif status:
             job_run.state_details = f"Job failed, please check complete logs. ExitCode: {status}. Last few exceptions: "
         job_run.state = "SUCCESS" if status == 0 else "FAILED"
+        application = emrserverless_backends[ACCOUNT][REGION].get_application(job_run.application_id)
+        idle = application.auto_stop_configuration
+        if idle["enabled"]:
+            time.sleep(idle["idleTimeoutMinutes"] * self.minute)
+            if application.state == "STARTED" and not self.unfinished_runs(application.id):
+                application.state = "STOPPED"
+
+    def unfinished_runs(self, application_id: str) -> list[Any]:
+        runs = emrserverless_backends[ACCOUNT][REGION].job_runs.get(application_id, [])
+        return [run for run in runs if run.state in {"SUBMITTED", "RUNNING"}]
 
     # -----------------------------------------------------------------------------------------------------------
     # ECS
@@ -548,10 +388,185 @@ class ControlPlane:
         images = []
         for tag in tags:
             kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-            request = urllib.request.Request(f"{address}/manifests/{tag}", method="HEAD", headers={"Accept": kinds})  # noqa: S310
+            request = urllib.request.Request(f"{address}/manifests/{tag}", method="HEAD", headers={"Accept": kinds})
             with urllib.request.urlopen(request) as answer:
                 images.append(SimpleNamespace(image_tags=[tag], image_digest=answer.headers["Docker-Content-Digest"]))
         return images
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What moto only notes down, or leaves out
+
+
+REPLACEMENTS: list[tuple[Any, str, Any]] = []
+
+
+def replaces(owner: Any, name: str) -> Any:
+    """Puts a function in the place of one of moto's; it gets the control plane and moto's own function first."""
+
+    def note(function: Any) -> Any:
+        REPLACEMENTS.append((owner, name, function))
+        return function
+
+    return note
+
+
+def require_release(label: str) -> None:
+    """Refuses a release of EMR that there is not."""
+    if not re.fullmatch(r"emr-(spark-8\.\d+\.\d+|7\.\d+\.\d+)", label):
+        raise ValidationException(f"Release label {label} is not supported")
+
+
+@replaces(ElasticMapReduceResponse, "run_job_flow")
+def run_job_flow(plane: ControlPlane, original: Any, response: Any) -> Any:
+    plane.require_role(response._get_param("ServiceRole"))
+    plane.require_profile(response._get_param("JobFlowRole"))
+    for subnet in response._get_param("Instances.Ec2SubnetIds"):
+        ec2_backends[ACCOUNT][REGION].get_subnet(subnet)
+    response.backend.get_security_configuration(response._get_param("SecurityConfiguration"))
+    require_release(response._get_param("ReleaseLabel"))
+    answer = original(response)
+    cluster = response.backend.clusters[answer.result["JobFlowId"]]
+    cluster.state, cluster.steps[0].state = "STARTING", "PENDING"
+    for fleet in response._get_param("Instances.InstanceFleets"):
+        add_instances(cluster, fleet)
+    threading.Thread(target=plane.run_cluster, args=[cluster], daemon=True).start()
+    return answer
+
+
+@replaces(ElasticMapReduceBackend, "terminate_job_flows")
+def terminate_job_flows(plane: ControlPlane, _original: Any, backend: Any, job_flow_ids: list[str]) -> list[Any]:
+    for identifier in job_flow_ids:
+        plane.end_cluster(backend.clusters[identifier], "TERMINATED", "Terminated by user request")
+    return []
+
+
+@replaces(EMRServerlessBackend, "create_application")
+def create_application(_plane: ControlPlane, original: Any, backend: Any, **arguments: Any) -> Any:
+    require_release(arguments["release_label"])
+    label, arguments["release_label"] = arguments["release_label"], "emr-7.9.0"  # which moto knows
+    application = original(backend, **arguments)
+    application.release_label, application.state = label, "CREATED"
+    return application
+
+
+@replaces(EMRServerlessBackend, "start_job_run")
+def start_job_run(plane: ControlPlane, original: Any, backend: Any, **arguments: Any) -> Any:
+    plane.require_role(arguments["execution_role_arn"])
+    job_run = original(backend, **arguments)
+    job_run.state = "SUBMITTED"
+    backend.applications[job_run.application_id].state = "STARTED"
+    threading.Thread(target=plane.run_job_run, args=[job_run], daemon=True).start()
+    return job_run
+
+
+@replaces(EMRServerlessBackend, "cancel_job_run")
+def cancel_job_run(plane: ControlPlane, original: Any, backend: Any, application_id: str, job_run_id: str) -> Any:
+    answer = original(backend, application_id, job_run_id)
+    plane.kill_process(backend.get_job_run(application_id, job_run_id))
+    return answer
+
+
+@replaces(EMRServerlessBackend, "stop_application")
+def stop_application(plane: ControlPlane, original: Any, backend: Any, application_id: str) -> None:
+    if plane.unfinished_runs(application_id):
+        raise JsonRESTError("ValidationException", "Application has job runs that have not ended")
+    original(backend, application_id)
+
+
+@replaces(EMRServerlessBackend, "list_job_runs")
+def list_job_runs(_plane: ControlPlane, original: Any, backend: Any, application_id: str, **arguments: Any) -> Any:
+    backend.job_runs.setdefault(application_id, [])  # an application without any is no error
+    return original(backend, application_id, **arguments)
+
+
+@replaces(EC2ContainerServiceBackend, "run_task")
+def run_task(plane: ControlPlane, original: Any, backend: Any, *arguments: Any, **named: Any) -> list[Any]:
+    tasks: list[Any] = original(backend, *arguments, **named)
+    for task in tasks:
+        definition = backend.describe_task_definition(task.task_definition_arn)
+        plane.require_role(definition.task_role_arn)
+        plane.require_role(definition.execution_role_arn)
+        task.last_status, task.containers[0].exitCode = "PROVISIONING", None
+        threading.Thread(target=plane.run_task, args=[task, definition], daemon=True).start()
+    return tasks
+
+
+@replaces(EC2ContainerServiceResponse, "run_task")
+def run_task_request(plane: ControlPlane, original: Any, response: Any) -> Any:
+    if plane.fate == "no capacity":  # an answer, not an error
+        return ActionResult({"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]})
+    return original(response)
+
+
+@replaces(EC2ContainerServiceBackend, "stop_task")
+def stop_task(plane: ControlPlane, original: Any, backend: Any, cluster: str, task: str, reason: str) -> Any:
+    stopped = original(backend, cluster, task, reason)
+    plane.remove_interface(stopped)
+    subprocess.run(["docker", "kill", stopped.id], capture_output=True, check=False)
+    return stopped
+
+
+@replaces(EC2ContainerServiceBackend, "list_tasks")
+def list_tasks(_plane: ControlPlane, original: Any, backend: Any, *arguments: Any, **named: Any) -> list[Any]:
+    return [task for task in original(backend, *arguments, **named) if task.desired_status == "RUNNING"]
+
+
+@replaces(Task, "advance")
+def advance(_plane: ControlPlane, _original: Any, _task: Any) -> None:
+    """A task advances by what it does, not by being looked at."""
+
+
+@replaces(TaskDefinition, "create_from_cloudformation_json")
+def create_task_definition(
+    _plane: ControlPlane, original: Any, name: str, template: Any, account: str, region: str, **named: Any
+) -> Any:
+    definition = original(name, template, account, region, **named)
+    definition.task_role_arn = template["Properties"]["TaskRoleArn"]
+    definition.execution_role_arn = template["Properties"]["ExecutionRoleArn"]
+    definition.network_mode = template["Properties"]["NetworkMode"]
+    return definition
+
+
+@replaces(TaskDefinition, "update_from_cloudformation_json")
+def update_task_definition(_plane: ControlPlane, _original: Any, **named: Any) -> Any:
+    arguments = (named[name] for name in ("new_resource_name", "cloudformation_json", "account_id", "region_name"))
+    return TaskDefinition.create_from_cloudformation_json(*arguments)
+
+
+@replaces(CloudFormationResponse, "_validate_different_update")
+def validate_different_update(_plane: ControlPlane, _original: Any, *_: Any) -> None:
+    """A change set without changes is one that fails, not a refusal."""
+
+
+@replaces(CloudFormationBackend, "execute_change_set")
+def execute_change_set(
+    _plane: ControlPlane, original: Any, backend: Any, change_set_name: str, stack_name: str | None = None
+) -> None:
+    original(backend, change_set_name, stack_name)
+    stack = backend.describe_change_set(change_set_name).stack
+    stack._parse_template()
+    stack.parameters = dict(stack.stack_parameters)
+    stack.output_map = stack._create_output_map()
+
+
+@replaces(S3Backend, "create_bucket")
+def create_bucket(plane: ControlPlane, original: Any, backend: Any, bucket_name: str, region_name: str) -> Any:
+    with suppress(plane.s3.client.exceptions.BucketAlreadyOwnedByYou):
+        plane.s3.client.create_bucket(Bucket=bucket_name)
+    return original(backend, bucket_name, region_name)
+
+
+@replaces(Repository, "__init__")
+def create_repository(plane: ControlPlane, original: Any, repository: Any, *arguments: Any, **named: Any) -> None:
+    original(repository, *arguments, **named)
+    repository.uri = f"{plane.registry}/{repository.name}"
+
+
+@replaces(ECRBackend, "list_images")
+def list_images(plane: ControlPlane, _original: Any, backend: Any, name: str, *_: Any, **__: Any) -> list[Any]:
+    backend.describe_repositories(repository_names=[name])
+    return plane.images_in_registry(name)
 
 
 def add_instances(cluster: Any, fleet: dict[str, Any]) -> None:

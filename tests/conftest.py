@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import awsserver
 import duckdb
 import pytest
 import s3server
@@ -182,6 +183,88 @@ def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Ca
 def bucket_path(s3_server: s3server.S3Server, proxy: s3server.FaultyProxy, tmp_path: Path) -> Bucket:  # noqa: ARG001
     """A folder of its own in the bucket."""
     return Bucket(s3_server, f"{tmp_path.name}-{secrets.token_hex(4)}", tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Containers
+
+Docker = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def docker() -> Docker:
+    """Calls docker; skips the test where no engine answers."""
+
+    def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=1200, **options
+        )
+
+    if shutil.which("docker") is None or call("info").returncode:
+        pytest.skip("no container engine answers to docker")
+    return call
+
+
+def network_of_this_machine() -> str:
+    """The option by which a container reaches this machine's servers; podman behind the name of docker has it set."""
+    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
+    return "" if "podman" in version else "host"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# AWS
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    s3_server: s3server.S3Server,
+    s3_proxy: s3server.FaultyProxy,  # noqa: ARG001  # sets the variables by which the check reaches the bucket
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[awsserver.ControlPlane]:
+    """The control plane of AWS, which runs what it is asked to run on the data of s3_server."""
+    plane = awsserver.ControlPlane(tmp_path_factory.mktemp("aws"), s3_server)
+    yield plane
+    plane.stop()
+
+
+class AwsScripts:
+    """The scripts of a fresh clone, in an environment that leads them to the control plane and to nothing else."""
+
+    def __init__(self, clone: Path, plane: awsserver.ControlPlane, bucket: str) -> None:
+        self.clone, self.plane, self.bucket = clone, plane, bucket
+        self.variables: dict[str, str] = {}
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        kept = {"HOME", "LANG", "PATH", "CONTAINERS_REGISTRIES_CONF"}
+        return {
+            **{name: value for name, value in job_environment().items() if name in kept},
+            **self.plane.environment(),
+            "S3_BUCKET_NAME": self.bucket,
+            "STACK_NAME": self.bucket,
+            **self.variables,
+            **variables,
+        }
+
+    def start(self, script: str, *arguments: object, **variables: str) -> subprocess.Popen[str]:
+        """Starts a script in a process group of its own, as a shell does."""
+        return subprocess.Popen(
+            [self.clone / script, *map(str, arguments)], cwd=self.clone.parent, env=self.environment(**variables),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, script: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Runs a script to its end."""
+        process = self.start(script, *arguments, **variables)
+        out, err = process.communicate(timeout=900)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def plane(control_plane: awsserver.ControlPlane) -> Iterator[awsserver.ControlPlane]:
+    """The same for one test, which may have it fail."""
+    control_plane.reset()
+    yield control_plane
+    control_plane.reset()
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -10,14 +10,21 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 import s3server
-from conftest import ROOT, assert_equal_by_check, copy_project, rating_lines, write_input
+from conftest import (
+    ROOT,
+    Docker,
+    assert_equal_by_check,
+    copy_project,
+    network_of_this_machine,
+    rating_lines,
+    write_input,
+)
 from places import Bucket
 
 import movielens_pipeline as job
@@ -25,22 +32,6 @@ import movielens_pipeline as job
 IMAGES = {"sail": "movielens_pipeline", "spark": "movielens_pipeline:spark"}
 CALLER = f"{os.getuid()}:{os.getgid()}"
 SECRETS = {name: f"{name.lower()}-that-no-layer-holds" for name in s3server.KEYS}
-
-Docker = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Docker:
-    """Calls docker; skips the test where no engine answers."""
-
-    def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["docker", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=1200, **options
-        )
-
-    if shutil.which("docker") is None or call("info").returncode:
-        pytest.skip("no container engine answers to docker")
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +59,6 @@ def image_of_engine(request: pytest.FixtureRequest) -> tuple[Docker, str]:
     """Each of the two images, and how to call docker."""
     call = request.getfixturevalue({"sail": "image", "spark": "spark_image"}[request.param])
     return call, IMAGES[request.param]
-
-
-def network_of_this_machine() -> str:
-    """The option by which a container reaches this machine's servers; podman behind the name of docker has it set."""
-    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
-    return "" if "podman" in version else "host"
 
 
 def said_by(done: subprocess.CompletedProcess[str]) -> str:

@@ -25,7 +25,9 @@ NOT_RUN_HERE = {
     "./exec_local_compute_local_storage.sh --engine spark": "as above, on spark",
     "python3 -m venv my-environment": "test_shell makes the same environment",
     "my-environment/bin/pip install --require-hashes -r requirements-embedded.txt": "as above",
-    "for name in requirements requirements-embedded requirements-spark requirements-dev; do": "takes newer versions",
+    "for name in requirements requirements-embedded requirements-spark requirements-aws requirements-dev; do": (
+        "takes newer versions"
+    ),
     'uv pip compile --universal --python-version 3.11 --generate-hashes "$name.in" -o "$name.txt" --upgrade': "so too",
     "done": "as above",
     "source set_env_vars.sh": "test_shell does all of this section",
@@ -42,6 +44,16 @@ NOT_RUN_HERE = {
     "./run_docker_local_compute_s3_storage.sh --upload_dataset": "as above",
     "docker run --rm --entrypoint dpkg-query movielens_pipeline --show": "as above",
     "docker build --pull --no-cache -t movielens_pipeline .": "as the first, from the newest base image",
+    "./create_role_emr_serverless.sh": "test_emr does all of this section",
+    "./exec_EMR_compute_s3_storage.sh --upload_dataset": "as above",
+    "./exec_EMR_compute_s3_storage.sh --serverless": "as above",
+    "./run_docker_EMR_compute_s3_storage.sh --serverless": "as above",
+    "./create_docker_resources.sh": "test_fargate does all of this section",
+    "./run_docker_fargate.sh --upload_dataset": "as above",
+    "./run_docker_fargate.sh --dry_run": "as above",
+    "./delete_docker_resources.sh": "as above",
+    "./create_role_emr_serverless.sh --delete": "test_emr does",
+    'aws s3 rb --force "s3://$S3_BUCKET_NAME"': "the bucket of the tests is that of all",
     "./scripts/lint.sh": ".ci/run calls it",
     ".venv-dev/bin/cyclonedx-py environment .venv/bin/python --output-format JSON --output-file sbom.json": (
         "needs what scripts/lint.sh makes; .ci/run calls it after that"

@@ -312,3 +312,19 @@ def test_what_keeps_a_run_from_a_bucket_is_one_line_within_a_minute(
     if side == "output" and case != "no_bucket":
         assert not s3_server.keys("astray") - {"movies.dat", "ratings.dat"}
     assert not (output_path / "_manifest.json").exists()
+
+
+def test_an_s3_client_without_conditional_writes_is_a_warning(
+    use_engine: Callable[[str], Any], bucket_path: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a Hadoop whose S3 client cannot leave the decision to the store, as older ones
+    spark = use_engine("spark")
+    storage = job.HadoopStorage(spark, f"s3a://{bucket_path.address.removeprefix('s3://')}")
+    configuration = spark._jvm.org.apache.hadoop.conf.Configuration(spark._jsc.hadoopConfiguration())
+    configuration.set("fs.s3a.create.conditional.enabled", "false")
+    storage.fs = spark._jvm.org.apache.hadoop.fs.FileSystem.newInstance(storage.fs.getUri(), configuration)
+    # when it creates the journal
+    assert storage.create(f"{bucket_path.address}/_publishing.json", b"journal")
+    # then it says what that means
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("the S3 client of this Hadoop has no conditional writes")

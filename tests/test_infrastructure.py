@@ -1,0 +1,211 @@
+"""The templates: every right as narrow as AWS can have it; made, changed and removed by a second CloudFormation."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import s3server
+import yaml
+from conftest import ROOT
+from policy_sentry.querying.actions import get_action_data
+
+TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
+# ministack with what it lacks, which it only notes down
+MINISTACK = """
+from ministack.app import main
+from ministack.services.cloudformation import provisioners
+provisioners._RESOURCE_HANDLERS["AWS::EMR::SecurityConfiguration"] = {
+    "create": lambda logical_id, properties, stack: (f"{stack}-{logical_id}", {}),
+    "delete": lambda physical_id, properties: None,
+}
+main()
+"""
+
+
+class CloudFormationLoader(yaml.SafeLoader):
+    """Reads a template; what CloudFormation fills in stands as text."""
+
+
+CloudFormationLoader.add_multi_constructor(
+    "!", lambda _loader, tag, node: f"{tag} {node.value if isinstance(node, yaml.ScalarNode) else '...'}"
+)
+
+
+def read(template: Path) -> dict[str, Any]:
+    return yaml.load(template.read_text(), CloudFormationLoader)  # it is a SafeLoader
+
+
+def statements(template: Path) -> Iterator[dict[str, Any]]:
+    """All statements of the policies of a template, but those that say who may take a role."""
+    for resource in read(template)["Resources"].values():
+        properties = resource.get("Properties", {})
+        documents = [
+            properties.get("PolicyDocument"),
+            *(policy["PolicyDocument"] for policy in properties.get("Policies", [])),
+        ]
+        for document in filter(None, documents):
+            yield from document["Statement"]
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_no_right_is_wider_than_aws_can_have_it(template: Path) -> None:
+    for statement in statements(template):
+        if statement["Effect"] == "Deny":
+            continue
+        for action in as_list(statement["Action"]):
+            # given what AWS publishes of the action
+            service, _, name = action.partition(":")
+            known = get_action_data(service, name)
+            assert known, f"{action} is no action of AWS"
+            takes_arn = any(entry["resource_arn_format"] != "*" for entry in known[service])
+            # then * stands only where no ARN can
+            if takes_arn:
+                assert "*" not in as_list(statement["Resource"]), f"{template.name}: {action} on *"
+            assert "*" not in action
+        assert "NotAction" not in statement
+        assert "NotResource" not in statement
+
+
+def test_every_statement_names_its_need_once() -> None:
+    names = [statement["Sid"] for template in TEMPLATES for statement in statements(template)]
+    assert len(names) == len(set(names))
+
+
+def test_nobody_but_a_service_of_this_account_takes_a_role() -> None:
+    for template in TEMPLATES:
+        for name, resource in read(template)["Resources"].items():
+            if resource["Type"] != "AWS::IAM::Role":
+                continue
+            (statement,) = resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+            assert set(statement["Principal"]) == {"Service"}
+            # EC2 gives a role through its instance profile and knows no condition on the account
+            if statement["Principal"]["Service"] != "ec2.amazonaws.com":
+                assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": "Ref AWS::AccountId"}, name
+
+
+def test_nothing_lets_anybody_in() -> None:
+    groups = [
+        resource["Properties"]
+        for resource in read(ROOT / "infrastructure" / "network.yaml")["Resources"].values()
+        if resource["Type"] == "AWS::EC2::SecurityGroup"
+    ]
+    assert len(groups) == 2
+    assert not any("SecurityGroupIngress" in group for group in groups)
+
+
+@pytest.fixture(scope="module")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second CloudFormation, at its address."""
+    (port,) = s3server.free_ports(1)
+    folder = tmp_path_factory.mktemp("ministack")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", MINISTACK], stdout=log, stderr=log, cwd=folder, env=environment
+        )
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(200):
+        with suppress(OSError), urllib.request.urlopen(f"{address}/_ministack/health"):
+            break
+        time.sleep(0.1)
+    yield address
+    process.kill()
+    process.wait()
+
+
+class Stacks:
+    """The functions of the scripts that make and remove stacks, on ministack."""
+
+    def __init__(self, address: str, bucket: str) -> None:
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **s3server.KEYS,
+            "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": address,
+            "S3_BUCKET_NAME": bucket, "STACK_NAME": bucket,
+        }  # fmt: skip
+        self.address, self.bucket = address, bucket
+
+    def call(self, command: str) -> str:
+        """What a command of the scripts' library says, which must succeed."""
+        source = "set -euo pipefail; root=$1; source scripts/lib.sh; source scripts/aws.sh; use_aws_cli .; "
+        done = subprocess.run(
+            ["bash", "-c", source + command, "test", "."],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def client(self, service: str) -> Any:
+        keys = {name.lower(): value for name, value in s3server.KEYS.items()}
+        return boto3.client(service, endpoint_url=self.address, region_name="us-east-1", **keys)
+
+
+def test_all_stacks_are_made_changed_and_removed(ministack: str) -> None:
+    # given all of them
+    stacks = Stacks(ministack, f"mini-{secrets.token_hex(4)}")
+    name = stacks.bucket
+    stacks.call("deploy_storage .")
+    stacks.call(f"deploy_stack {name}-network infrastructure/network.yaml")
+    policy = f'$(value_of "$(stack_outputs {name}-storage)" JobPolicy)'
+    stacks.call(f"deploy_stack {name}-emr infrastructure/emr.yaml BucketName={name} JobPolicy={policy}")
+    stacks.call(f"deploy_stack {name}-registry infrastructure/registry.yaml RepositoryName={name}")
+    fargate = (
+        f"deploy_stack {name}-fargate infrastructure/fargate.yaml Name={name} Image=image@sha256:1 JobPolicy={policy} "
+        f'RepositoryArn=$(value_of "$(stack_outputs {name}-registry)" RepositoryArn)'
+    )
+    stacks.call(fargate)
+    # then each is complete, and a second time changes nothing
+    found = stacks.client("cloudformation").describe_stacks()["Stacks"]
+    assert {stack["StackName"]: stack["StackStatus"] for stack in found} == {
+        f"{name}-{part}": "CREATE_COMPLETE" for part in ("storage", "network", "emr", "registry", "fargate")
+    }
+    assert stacks.call(fargate) == f"stack {name}-fargate is up to date\n"
+    # when one is changed, then that shows and happens
+    assert "AWS::ECS::TaskDefinition" in stacks.call(f"{fargate} TimeLimit=5m")
+    # when all are removed
+    stacks.call(f"for part in fargate registry emr network storage; do delete_stack {name}-$part; done")
+    # then nothing is left but the bucket
+    assert stacks.client("cloudformation").describe_stacks()["Stacks"] == []
+    assert [role["RoleName"] for role in stacks.client("iam").list_roles()["Roles"] if name in role["RoleName"]] == []
+    assert stacks.client("ecr").describe_repositories()["repositories"] == []
+    assert stacks.client("ecs").list_clusters()["clusterArns"] == []
+    assert stacks.client("logs").describe_log_groups(logGroupNamePrefix=f"/ecs/{name}")["logGroups"] == []
+    vpcs = stacks.client("ec2").describe_vpcs(Filters=[{"Name": "cidr", "Values": ["10.76.0.0/20"]}])["Vpcs"]
+    assert vpcs == []
+    assert [bucket["Name"] for bucket in stacks.client("s3").list_buckets()["Buckets"]] == [name]
+
+
+def test_a_stack_that_could_not_be_made_is_made_by_the_next_try(ministack: str, tmp_path: Path) -> None:
+    # given a stack whose creation fails
+    stacks = Stacks(ministack, f"mini-{secrets.token_hex(4)}")
+    broken = tmp_path / "broken.yaml"
+    queue = "Resources:\n  One:\n    Type: AWS::SSM::Parameter\n    Properties: {Type: String, Value: a, Name: %s}\n"
+    stacks.client("ssm").put_parameter(Name="/taken", Value="a", Type="String")
+    broken.write_text(queue % "/taken")
+    with pytest.raises(AssertionError, match=r"error: stack \S+: One") as failed:
+        stacks.call(f"deploy_stack {stacks.bucket} {broken}")
+    assert "Traceback" not in str(failed.value)
+    # when what stood in its way is gone
+    broken.write_text(queue % "/free")
+    # then the next try removes the remains and makes it
+    said = stacks.call(f"deploy_stack {stacks.bucket} {broken}")
+    assert f"stack {stacks.bucket} is deleted" in said
+    stacks.call(f"delete_stack {stacks.bucket}")
