@@ -43,7 +43,7 @@ main() {
   source "$root/scripts/aws.sh"
   help_if_asked "$@"
   EMR_RELEASE_LABEL=${EMR_RELEASE_LABEL:-emr-spark-8.1.0} EMR_TIME_LIMIT=${EMR_TIME_LIMIT:-2h}
-  EMR_START_LIMIT=${EMR_START_LIMIT:-30m} POLL_SECONDS=${POLL_SECONDS:-10} LOG_SECONDS=${LOG_SECONDS:-300}
+  EMR_START_LIMIT=${EMR_START_LIMIT:-30m} LOG_SECONDS=${LOG_SECONDS:-300}
   RUN_ID=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM
   SERVERLESS='' KEEP='' DRY_RUN=''
   local arguments=() argument script upload=''

@@ -16,7 +16,7 @@
 #   FARGATE_TIME_LIMIT   after which time it stops the task: 90s, 30m or 2h (2h)
 #   FARGATE_PRICE_PER_VCPU_HOUR, FARGATE_PRICE_PER_GB_HOUR
 #                        for the estimates, in USD; look them up for your region (0.04048, 0.004445)
-#   POLL_SECONDS         how often it looks (3)
+#   POLL_SECONDS         how often it looks (10)
 #   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
 #
 # Exit status: the container's; 1 when AWS refuses something or the task could not run, 2 for wrong usage, 124 at the
@@ -31,7 +31,7 @@ main() {
   # shellcheck source=scripts/aws.sh
   source "$root/scripts/aws.sh"
   help_if_asked "$@"
-  FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h} POLL_SECONDS=${POLL_SECONDS:-3}
+  FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
   TASK='' TASK_NAME=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM DRY_RUN='' CLUSTER='' LOG_GROUP='' LOG_TOKEN=''
   local arguments=() argument upload=''
   for argument in "$@"; do

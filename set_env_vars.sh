@@ -6,7 +6,7 @@
 #   AWS_DEFAULT_REGION    the region of the bucket and of all that is started (us-east-1)
 #   S3_BUCKET_NAME        the bucket for dataset/ and output/ (movielens-pipeline-<your user name>)
 #   KEY_NAME              the EC2 key pair to reach a cluster by ssh; optional (none)
-#   IAM_ROLE_ARN          the role that a serverless job runs as (none)
+#   IAM_ROLE_ARN          the role that a serverless job runs as; optional (that of create_role_emr_serverless.sh)
 #   AWS_ENDPOINT_URL      the address of a store other than AWS that speaks S3; optional (none)
 #
 # Credentials are not set here. They come from wherever the AWS command line takes them: AWS_ACCESS_KEY_ID and
@@ -32,7 +32,7 @@ export S3_BUCKET_NAME="${S3_BUCKET_NAME:-movielens-pipeline-$(id -un)}"
 # The EC2 key pair to reach a cluster by ssh
 export KEY_NAME="${KEY_NAME:-}"
 
-# The role that a serverless job runs as
+# The role that a serverless job runs as, where it is not that of create_role_emr_serverless.sh
 export IAM_ROLE_ARN="${IAM_ROLE_ARN:-}"
 
 # A store other than AWS that speaks S3, http://localhost:9000 for instance
@@ -40,7 +40,6 @@ export IAM_ROLE_ARN="${IAM_ROLE_ARN:-}"
 
 printf 'region %s, bucket %s%s\n' "$AWS_DEFAULT_REGION" "$S3_BUCKET_NAME" \
   "${AWS_ENDPOINT_URL:+, store $AWS_ENDPOINT_URL}" >&2
-[ -n "$IAM_ROLE_ARN" ] || printf 'not set: IAM_ROLE_ARN; only serverless jobs need it\n' >&2
 if [ -n "${AWS_ACCESS_KEY_ID:-}" ] && [ -n "${AWS_SECRET_ACCESS_KEY:-}" ]; then
   export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
   [ -z "${AWS_SESSION_TOKEN:-}" ] || export AWS_SESSION_TOKEN

@@ -2,6 +2,7 @@
 # Sourced after lib.sh by the scripts that work with AWS: its command line, an end in order, logs, costs, stacks.
 
 STACK_NAME=${STACK_NAME:-movielens-pipeline}
+POLL_SECONDS=${POLL_SECONDS:-10}
 LOG=''      # what fetch_log got
 SIGNALLED=0 # the exit status that a signal has asked for
 
@@ -195,6 +196,7 @@ value_of() {
 deploy_stack() {
   local name=$1 template=$2 status answer change_set
   shift 2
+  in_time 1800 stack_rests "$name" || die 1 "stack $name does not come to rest; look at its events in the console"
   status=$(stack_status "$name")
   if [[ $status == ROLLBACK_COMPLETE || $status == ROLLBACK_FAILED || $status == DELETE_FAILED ]]; then
     delete_stack "$name" # the remains of one that could not be made
@@ -216,6 +218,13 @@ deploy_stack() {
   local change=update
   [[ -n $status && $status != REVIEW_IN_PROGRESS ]] || change=create
   aws cloudformation wait "stack-$change-complete" --stack-name "$name" 2>/dev/null || die 1 "stack $name: $(why_stack_failed "$name")"
+}
+
+# stack_rests NAME: whether nothing is under way with the stack; an earlier start of the script may have been killed.
+stack_rests() {
+  local status
+  status=$(stack_status "$1") || exit
+  [[ $status != *_IN_PROGRESS || $status == REVIEW_IN_PROGRESS ]]
 }
 
 # why_stack_failed NAME: prints the first reason for which a resource of the stack could not be made or removed.

@@ -183,7 +183,7 @@ run_in_container() {
   fi
   build_image "$root" "$image" "$target"
   local options=(--rm --user "$(id -u):$(id -g)")
-  hand_over_environment
+  hand_over_environment SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE SPARK_DRIVER_MEMORY
   [[ -z $upload ]] || docker run "${options[@]}" --volume "$root/dataset:/opt/movielens/dataset:ro" --entrypoint \
     /opt/movielens/environment/bin/python "$image" /opt/movielens/scripts/upload_dataset.py "$S3_BUCKET_NAME"
   if [[ $input != *://* ]]; then
@@ -205,7 +205,7 @@ run_in_container() {
 hand_over_environment() {
   local name
   for name in AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_REGION AWS_DEFAULT_REGION \
-    AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE SPARK_DRIVER_MEMORY "$@"; do
+    AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 "$@"; do
     [[ -z ${!name:-} ]] || options+=(--env "$name")
   done
   [[ -n ${AWS_ACCESS_KEY_ID:-} || ! -d $HOME/.aws ]] || options+=(--volume "$HOME/.aws:/tmp/.aws:ro")

@@ -30,7 +30,7 @@ from typing import Any
 
 import boto3
 import s3server
-from moto.cloudformation.models import CloudFormationBackend
+from moto.cloudformation.models import ChangeSet, CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
@@ -537,6 +537,27 @@ def update_task_definition(_plane: ControlPlane, _original: Any, **named: Any) -
 @replaces(CloudFormationResponse, "_validate_different_update")
 def validate_different_update(_plane: ControlPlane, _original: Any, *_: Any) -> None:
     """A change set without changes is one that fails, not a refusal."""
+
+
+@replaces(ChangeSet, "diff")
+def diff(_plane: ControlPlane, original: Any, change_set: Any) -> Any:
+    """What a change set changes; moto alone overlooks what follows from a parameter."""
+    resources = change_set.stack.resource_map
+    build = resources.build_resource_diff
+    resources.build_resource_diff = lambda template: build(template, change_set.parameters)
+    try:
+        return original(change_set)
+    finally:
+        del resources.build_resource_diff
+
+
+@replaces(CloudFormationBackend, "create_change_set")
+def create_change_set(_plane: ControlPlane, original: Any, backend: Any, **named: Any) -> Any:
+    # a stack whose first change set was never carried out is taken over by the next; moto would have two
+    for identifier, stack in list(backend.stacks.items()):
+        if stack.name == named["stack_name"] and stack.status == "REVIEW_IN_PROGRESS":
+            del backend.stacks[identifier]
+    return original(backend, **named)
 
 
 @replaces(CloudFormationBackend, "execute_change_set")

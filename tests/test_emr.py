@@ -16,6 +16,7 @@ import awsserver
 import pytest
 import s3server
 from conftest import ROOT, AwsScripts, assert_equal_by_check, copy_project, network_of_this_machine
+from moto.cloudformation.models import cloudformation_backends
 
 SCRIPT = "exec_EMR_compute_s3_storage.sh"
 WAYS = {"cluster": [], "serverless": ["--serverless"]}
@@ -96,6 +97,23 @@ def test_a_set_up_that_is_refused_is_one_line(scripts: AwsScripts, plane: awsser
     )
 
 
+def test_a_set_up_waits_for_one_that_is_under_way(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
+    # given a stack with which something is under way, as after a script that was killed
+    backend = cloudformation_backends[awsserver.ACCOUNT][awsserver.REGION]
+    (stack,) = [stack for stack in backend.stacks.values() if stack.name == f"{scripts.bucket}-network"]
+    stack.status = "UPDATE_IN_PROGRESS"
+
+    def come_to_rest(called: str) -> None:
+        if called == "DescribeStacks" and plane.calls.count(called) == 6:
+            stack.status = "UPDATE_COMPLETE"
+
+    plane.on_call = come_to_rest
+    # then the next one waits for it
+    done = scripts.run("create_role_emr_serverless.sh")
+    assert done.returncode == 0, done.stderr
+    assert f"stack {scripts.bucket}-network is up to date" in done.stderr
+
+
 def test_what_was_set_up_can_be_removed_but_the_bucket_and_what_is_in_it(
     scripts: AwsScripts, plane: awsserver.ControlPlane
 ) -> None:
@@ -131,13 +149,14 @@ def test_a_run_ends_with_a_right_result_its_log_and_what_it_used(
     output = f"s3://{scripts.bucket}/output-{len(way)}"
     # when the job runs
     done = scripts.run(SCRIPT, *way, "--upload_dataset", "--output_path", output)
+    called = set(plane.calls)
     # then it succeeds, its result is right, and nothing is left running
     assert done.returncode == 0, done.stderr
     assert plane.is_anything_running() == []
     assert applications(plane) == []
     assert_equal_by_check(scripts.clone / "dataset", output)
     # and it needs no right but those that the README names
-    assert {call for call in plane.calls if call[0].isupper()} <= permissions("EMR Serverless" if way else "a cluster")
+    assert {call for call in called if call[0].isupper()} <= permissions("EMR Serverless" if way else "a cluster")
     # and it shows what it may cost, how it goes on, the driver's log, and what was used
     assert done.stdout == ""
     assert re.search(r"at most \d+\.\d{4} USD, at the deadline of 9000 s", done.stderr)
@@ -387,6 +406,34 @@ def test_after_kill_9_at_any_moment_aws_ends_by_itself_what_is_left(
     for application in applications(plane):
         assert application["state"] in {"CREATED", "STOPPED"}
         plane.client("emr-serverless").delete_application(applicationId=application["id"])
+
+
+def test_a_set_up_or_its_removal_that_was_killed_is_mended_by_running_it_again(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    own = AwsScripts(scripts.clone, plane, f"killed-{secrets.token_hex(4)}")
+    moments = [
+        ([], "CreateChangeSet"),
+        ([], "ExecuteChangeSet"),
+        ([], "DescribeChangeSet"),
+        (["--delete"], "DeleteStack"),
+    ]
+    for arguments, operation in moments:
+        # given a script that is killed at a certain call
+        process = [own.start("create_role_emr_serverless.sh", *arguments)]
+
+        def kill(called: str, operation: str = operation, process: list[Any] = process) -> None:
+            if called == operation:
+                os.killpg(process[0].pid, signal.SIGKILL)
+
+        plane.on_call = kill
+        process[0].communicate(timeout=60)
+        plane.on_call = lambda _: None
+        # when it is run again, then it comes to its end
+        done = own.run("create_role_emr_serverless.sh", *arguments)
+        assert done.returncode == 0, done.stderr
+    roles = plane.client("iam").list_roles()["Roles"]
+    assert not [role for role in roles if role["RoleName"].startswith(own.bucket)]
 
 
 # ---------------------------------------------------------------------------------------------------------------

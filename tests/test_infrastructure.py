@@ -185,6 +185,8 @@ def test_all_stacks_are_made_changed_and_removed(ministack: str) -> None:
     # then nothing is left but the bucket
     assert stacks.client("cloudformation").describe_stacks()["Stacks"] == []
     assert [role["RoleName"] for role in stacks.client("iam").list_roles()["Roles"] if name in role["RoleName"]] == []
+    policies = stacks.client("iam").list_policies(Scope="Local")["Policies"]
+    assert [policy["PolicyName"] for policy in policies if name in policy["PolicyName"]] == []
     assert stacks.client("ecr").describe_repositories()["repositories"] == []
     assert stacks.client("ecs").list_clusters()["clusterArns"] == []
     assert stacks.client("logs").describe_log_groups(logGroupNamePrefix=f"/ecs/{name}")["logGroups"] == []

@@ -251,7 +251,6 @@ def test_variables_have_defaults_and_what_is_missing_is_said(clone: Path) -> Non
     assert found["KEY_NAME"] == found["IAM_ROLE_ARN"] == ""
     assert said == (
         f"region us-east-1, bucket movielens-pipeline-{user}\n"
-        "not set: IAM_ROLE_ARN; only serverless jobs need it\n"
         "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE\n"
     )
 

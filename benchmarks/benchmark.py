@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Measures the job against what a user would pick instead: same files, same rows, cold processes, in turn.
+
+    .venv-spark/bin/python benchmarks/benchmark.py --ratings 1000000 --rounds 5
+
+Makes the input with the project's generator, runs every contestant once a round in a process of its own, compares the
+rows of all results with those of the job, and prints a table in Markdown: median seconds with their ratio to DuckDB's
+typical SQL in the same round (median, least and most), processor seconds, peak memory of the whole process tree, and
+bytes of output. The files are in the page cache for all; nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psutil
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+BIN = Path(sys.executable).parent
+PEERS = HERE / "peers.py"
+DATASETS = ("ratings", "movies", "movies_with_stats", "top_movies_per_user")
+BASELINE = "duckdb_typical"
+CONTESTANTS = ("sail", "spark", "duckdb_typical", "duckdb_best", "polars", "pandas", "spark_plain")
+LABELS = {
+    "sail": "**this job, Sail**",
+    "spark": "**this job, Spark**",
+    "duckdb_typical": "DuckDB, `row_number()`",
+    "duckdb_best": "DuckDB, `max(struct, 3)`",
+    "polars": "Polars",
+    "pandas": "pandas",
+    "spark_plain": "plain Spark script",
+}
+PHASE = re.compile(r"^(\w+): .* in ([0-9.]+) s$", re.MULTILINE)
+
+
+def command_of(contestant: str, source: Path, target: str) -> list[str]:
+    """What a user would type."""
+    job = [str(ROOT / "movielens_pipeline.py"), "--input_path", str(source), "--output_path", target]
+    submit = [str(BIN / "spark-submit"), "--driver-class-path", f"{BIN.parent}/s3-jars/*"]
+    if contestant == "sail":
+        return [sys.executable, *job]
+    if contestant == "spark":
+        return [*submit, *job]
+    launcher = submit if contestant == "spark_plain" else [sys.executable]
+    return [*launcher, str(PEERS), contestant, str(source), target]
+
+
+def environment() -> dict[str, str]:
+    """That of the wrappers, with the memory that Spark needs for the larger sizes, for both contestants on Spark."""
+    return {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "SPARK_CONF_DIR": str(ROOT / "scripts" / "spark-conf"),
+        "SPARK_DRIVER_MEMORY": os.environ.get("SPARK_DRIVER_MEMORY", "2g"),
+    }
+
+
+class Run:
+    """One run of a contestant in a process of its own: seconds, processor seconds, peak memory, phases."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.peak = 0
+        started = time.monotonic()
+        with tempfile.TemporaryFile("w+") as said:
+            process = psutil.Popen(command, env=environment(), stdout=said, stderr=said)
+            ended = threading.Event()
+            watcher = threading.Thread(target=self.watch, args=[process, ended])
+            watcher.start()
+            _, status, usage = os.wait4(process.pid, 0)
+            self.wall = time.monotonic() - started
+            ended.set()
+            watcher.join()
+            said.seek(0)
+            self.said = said.read()
+        if status:
+            sys.exit(f"{' '.join(command)}\n{self.said}")
+        self.processor = usage.ru_utime + usage.ru_stime  # with that of all that it waited for
+        self.peak = max(self.peak, usage.ru_maxrss * 1024)
+        self.phases = {name: float(seconds) for name, seconds in PHASE.findall(self.said)}
+
+    def watch(self, process: psutil.Popen, ended: threading.Event) -> None:
+        """Adds up the memory of the process and its descendants, fifty times a second."""
+        while not ended.wait(0.02):
+            with suppress(psutil.Error):
+                tree = [process, *process.children(recursive=True)]
+                self.peak = max(self.peak, sum(found.memory_info().rss for found in tree))
+
+
+def make_input(ratings: int, folder: Path) -> Path:
+    """The input of that size, made once; read once, so that no contestant is the first to read it."""
+    source = folder / f"input-{ratings}"
+    if not source.exists():
+        made = folder / "made"
+        generator = [sys.executable, str(ROOT / "dataset" / "generate.py"), "--ratings", str(ratings)]
+        subprocess.run([*generator, "--output_path", str(made)], check=True, stderr=subprocess.DEVNULL)
+        made.rename(source)
+    for path in source.iterdir():
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+    return source
+
+
+def digest_of(output: Path, dataset: str) -> tuple[Any, ...]:
+    """Rows and an order-independent sum over all of them, by DuckDB: equal for equal rows, whatever the files."""
+    columns = {
+        "ratings": "userId, movieId, rating, timestamp",
+        "movies": "movieId, title, genres",
+        "movies_with_stats": "movieId, title, genres, max_rating, min_rating, avg_rating",
+        "top_movies_per_user": "userId, movieId, rating, timestamp, rank",
+    }[dataset]
+    query = f"SELECT count(*), sum(hash({columns})::HUGEINT) FROM read_parquet('{output}/{dataset}/*.parquet')"
+    found = duckdb.sql(query).fetchone()
+    assert found
+    return found
+
+
+def bytes_of(output: Path) -> int:
+    """How large the Parquet files are."""
+    return sum(path.stat().st_size for path in output.rglob("*.parquet"))
+
+
+def measure(contestants: list[str], ratings: int, rounds: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Runs all contestants in turn, each round in another order; ends where a result differs from the others."""
+    source = make_input(ratings, folder)
+    runs: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in contestants}
+    expected: dict[str, tuple[Any, ...]] = {}
+    for number in range(rounds):
+        shift = number % len(contestants)
+        for contestant in contestants[shift:] + contestants[:shift]:
+            output = folder / f"output-{contestant}"
+            shutil.rmtree(output, ignore_errors=True)
+            run = Run(command_of(contestant, source, str(output)))
+            for dataset in DATASETS if number == 0 else ():
+                digest = digest_of(output, dataset)
+                if expected.setdefault(dataset, digest) != digest:
+                    sys.exit(f"{contestant}: {dataset} differs: {digest}, not {expected[dataset]}")
+            runs[contestant].append(
+                {
+                    "wall": run.wall,
+                    "processor": run.processor,
+                    "peak": run.peak,
+                    "output": bytes_of(output),
+                    "phases": run.phases,
+                }
+            )
+            print(f"{ratings:,} {contestant} {number + 1}/{rounds}: {run.wall:.2f} s", file=sys.stderr)
+            shutil.rmtree(output)
+    return runs
+
+
+def table_of(ratings: int, runs: dict[str, list[dict[str, Any]]]) -> str:
+    """The figures of one size as Markdown, with the phases of the job's own runs below."""
+    baseline = BASELINE if BASELINE in runs else next(iter(runs))
+    lines = [
+        f"{ratings:,} ratings, {len(runs[baseline])} rounds, medians; a ratio is that of the seconds in one round",
+        "",
+        f"| | wall s | ratio to {LABELS[baseline]} | processor s | peak memory, GB | output, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for contestant, found in runs.items():
+        ratios = [run["wall"] / base["wall"] for run, base in zip(found, runs[baseline], strict=True)]
+        middle = {
+            name: statistics.median(run[name] for run in found) for name in ("wall", "processor", "peak", "output")
+        }
+        lines.append(
+            f"| {LABELS[contestant]} | {middle['wall']:.2f} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) | {middle['processor']:.1f} | {middle['peak'] / 1e9:.2f} | "
+            f"{middle['output'] / 1e6:.1f} |"
+        )
+    for contestant in ("sail", "spark"):
+        if runs.get(contestant):
+            names = runs[contestant][0]["phases"]
+            phases = {name: statistics.median(run["phases"][name] for run in runs[contestant]) for name in names}
+            rest = statistics.median(run["wall"] for run in runs[contestant]) - sum(phases.values())
+            shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items())
+            lines += ["", f"{LABELS[contestant]}, seconds: {shown}, start and all else {rest:.1f}"]
+    return "\n".join(lines)
+
+
+def compared(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Medians of two files of figures side by side, and their ratios to the baseline, for machines have better days."""
+    lines = ["| ratings | contestant | wall s before | now | ratio before | now |", "|---|---|---|---|---|---|"]
+    for ratings in [size for size in new["runs"] if size in old["runs"]]:
+        for contestant in [name for name in new["runs"][ratings] if name in old["runs"][ratings]]:
+            shown = []
+            for figures in (old, new):
+                runs = figures["runs"][ratings]
+                wall = statistics.median(run["wall"] for run in runs[contestant])
+                base = statistics.median(run["wall"] for run in runs.get(BASELINE, runs[contestant]))
+                shown.append((wall, wall / base))
+            (before, ratio_before), (now, ratio_now) = shown
+            walls, ratios = f"{before:.2f} | {now:.2f}", f"{ratio_before:.2f} | {ratio_now:.2f}"
+            lines.append(f"| {int(ratings):,} | {LABELS[contestant]} | {walls} | {ratios} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What it was measured on."""
+    memory = psutil.virtual_memory().total / 2**30
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Measures, prints the tables, keeps the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--ratings", type=int, nargs="+", default=[1_000_000], metavar="N", help="sizes (default: 1000000)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each contestant (default: 5)")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="default: all")
+    parser.add_argument(
+        "--folder", type=Path, help="where input and output go; the input is kept there for the next time"
+    )
+    parser.add_argument("--json", type=Path, help="keeps all figures in this file")
+    parser.add_argument("--compare", type=Path, metavar="JSON", help="sets the figures beside those of an earlier file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        folder = arguments.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = {
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "machine": machine(),
+            "version": (ROOT / "VERSION").read_text().strip(),
+            "runs": {
+                str(ratings): measure(arguments.contestants, ratings, arguments.rounds, folder)
+                for ratings in arguments.ratings
+            },
+        }
+    print(f"Measured on {figures['date']}, version {figures['version']}: {figures['machine']}.")
+    for ratings, runs in figures["runs"].items():
+        print(f"\n{table_of(int(ratings), runs)}")
+    if arguments.compare:
+        print(f"\n{compared(json.loads(arguments.compare.read_text()), figures)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

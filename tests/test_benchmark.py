@@ -1,0 +1,75 @@
+"""The benchmark is honest: the same rows from all, each run in a process of its own; nothing is asserted of time."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, job_environment
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import benchmark  # found through the line above
+
+SCRIPT = ROOT / "benchmarks" / "benchmark.py"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=job_environment(),
+    )
+
+
+def test_all_contestants_give_the_same_rows_and_stand_in_one_table(tmp_path: Path) -> None:
+    # when the benchmark runs at a tiny size
+    done = run("--ratings", 20_000, "--rounds", 1, "--folder", tmp_path, "--json", tmp_path / "figures.json")
+    # then no result differed, which ends it, and each contestant has a line with its figures
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(
+        r"^\| (.+?) \| [0-9.]+ \| [0-9.]+ \([0-9.]+ to [0-9.]+\) \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \|$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert rows == list(benchmark.LABELS.values())
+    assert re.search(r"\*\*this job, Sail\*\*, seconds: ratings [0-9.]+, movies [0-9.]+", done.stdout)
+    # and the figures can be set beside those of another time
+    again = run(
+        "--ratings", 20_000, "--rounds", 2, "--folder", tmp_path, "--contestants", "duckdb_typical", "duckdb_best",
+        "--compare", tmp_path / "figures.json",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"^\| 20,000 \| DuckDB, `max\(struct, 3\)` \| [0-9.]+ \| [0-9.]+ \|", again.stdout, re.MULTILINE)
+    assert set(json.loads((tmp_path / "figures.json").read_text())["runs"]) == {"20000"}
+
+
+def test_every_run_is_a_process_of_its_own_whose_descendants_count() -> None:
+    # given a command that keeps 50 MB in a process below it
+    child = "import time; kept = b'x' * 50_000_000; time.sleep(0.3)"
+    command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"]
+    runs = [benchmark.Run(command) for _ in range(2)]
+    for measured in runs:
+        assert measured.peak > 50_000_000
+        assert measured.wall > 0.3
+        assert measured.processor > 0
+
+
+def test_a_result_that_differs_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a peer that gets a rank wrong
+    wrong = (
+        (ROOT / "benchmarks" / "peers.py")
+        .read_text()
+        .replace("rank::INT AS rank FROM", "(4 - rank)::INT AS rank FROM", 1)
+    )
+    (tmp_path / "peers.py").write_text(wrong)
+    monkeypatch.setattr(benchmark, "PEERS", tmp_path / "peers.py")
+    # then the benchmark says so and ends
+    with pytest.raises(SystemExit, match="top_movies_per_user differs"):
+        benchmark.measure(["sail", "duckdb_typical"], 5_000, 1, tmp_path)
