@@ -34,6 +34,7 @@ import psutil
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
+EMBEDDED = ROOT / ".venv" / "bin" / "python"  # the environment of the wrappers, where there is one
 PEERS = HERE / "peers.py"
 DATASETS = ("ratings", "movies", "movies_with_stats", "top_movies_per_user")
 BASELINE = "duckdb_typical"
@@ -55,7 +56,7 @@ def command_of(contestant: str, source: Path, target: str) -> list[str]:
     job = [str(ROOT / "movielens_pipeline.py"), "--input_path", str(source), "--output_path", target]
     submit = [str(BIN / "spark-submit"), "--driver-class-path", f"{BIN.parent}/s3-jars/*"]
     if contestant == "sail":
-        return [sys.executable, *job]
+        return [str(EMBEDDED if EMBEDDED.exists() else sys.executable), *job]
     if contestant == "spark":
         return [*submit, *job]
     launcher = submit if contestant == "spark_plain" else [sys.executable]
@@ -110,12 +111,27 @@ def make_input(ratings: int, folder: Path) -> Path:
         made = folder / "made"
         generator = [sys.executable, str(ROOT / "dataset" / "generate.py"), "--ratings", str(ratings)]
         subprocess.run([*generator, "--output_path", str(made)], check=True, stderr=subprocess.DEVNULL)
+        plain_movies(made / "movies.dat")
         made.rename(source)
     for path in source.iterdir():
         with path.open("rb") as file:
             while file.read(1 << 24):
                 pass
     return source
+
+
+def plain_movies(path: Path) -> None:
+    """Takes out of movies.dat what the peers cannot read: titles in ISO-8859-1, and with `::` in them."""
+    lines = []
+    for line in path.read_bytes().splitlines():
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text = line.decode("iso-8859-1")
+        movie, _, rest = text.partition("::")
+        title, _, genres = rest.rpartition("::")
+        lines.append(f"{movie}::{title.replace('::', ' ')}::{genres}\n")
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def digest_of(output: Path, dataset: str) -> tuple[Any, ...]:
@@ -127,7 +143,7 @@ def digest_of(output: Path, dataset: str) -> tuple[Any, ...]:
         "top_movies_per_user": "userId, movieId, rating, timestamp, rank",
     }[dataset]
     query = f"SELECT count(*), sum(hash({columns})::HUGEINT) FROM read_parquet('{output}/{dataset}/*.parquet')"
-    found = duckdb.sql(query).fetchone()
+    found = duckdb.connect().execute(query).fetchone()
     assert found
     return found
 
@@ -236,18 +252,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        figures = {
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "machine": machine(),
-            "version": (ROOT / "VERSION").read_text().strip(),
-            "runs": {
-                str(ratings): measure(arguments.contestants, ratings, arguments.rounds, folder)
-                for ratings in arguments.ratings
-            },
+        runs = {
+            str(ratings): measure(arguments.contestants, ratings, arguments.rounds, folder)
+            for ratings in arguments.ratings
         }
-    print(f"Measured on {figures['date']}, version {figures['version']}: {figures['machine']}.")
-    for ratings, runs in figures["runs"].items():
-        print(f"\n{table_of(int(ratings), runs)}")
+    date, version = datetime.now(timezone.utc).date().isoformat(), (ROOT / "VERSION").read_text().strip()
+    figures = {"date": date, "machine": machine(), "version": version, "runs": runs}
+    print(f"Measured on {date}, version {version}: {machine()}.")
+    for size, found in runs.items():
+        print(f"\n{table_of(int(size), found)}")
     if arguments.compare:
         print(f"\n{compared(json.loads(arguments.compare.read_text()), figures)}")
     if arguments.json:
