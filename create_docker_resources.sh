@@ -30,7 +30,7 @@ main() {
   use_aws_cli "$root"
   FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
   seconds_in FARGATE_TIME_LIMIT >/dev/null
-  local image=movielens_pipeline storage registry repository tag digest architecture=X86_64
+  local image=movielens_pipeline:fargate storage registry repository tag digest architecture=X86_64
   build_image "$root" "$image" embedded
   deploy_storage "$root"
   deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"

@@ -29,6 +29,12 @@ BEST_TOP = """
             FROM ratings GROUP BY userId))"""
 
 
+def file_of(target: Path, dataset: str) -> Path:
+    """The one file of a dataset, in a folder of its own as the job has it."""
+    (target / dataset).mkdir(parents=True)
+    return target / dataset / "part.parquet"
+
+
 def duckdb_with(top: str, source: Path, target: Path) -> None:
     """DuckDB with one or the other form of the top three."""
     import duckdb
@@ -48,8 +54,7 @@ def duckdb_with(top: str, source: Path, target: Path) -> None:
         """
     )
     for name in DATASETS:
-        (target / name).mkdir(parents=True)
-        connection.execute(f"COPY {name} TO '{target}/{name}/part.parquet' (FORMAT parquet, COMPRESSION zstd)")
+        connection.execute(f"COPY {name} TO '{file_of(target, name)}' (FORMAT parquet, COMPRESSION zstd)")
 
 
 def duckdb_typical(source: Path, target: Path) -> None:
@@ -105,8 +110,7 @@ def polars(source: Path, target: Path) -> None:
         "top_movies_per_user": top,
     }
     for name, frame in frames.items():
-        (target / name).mkdir(parents=True)
-        frame.write_parquet(target / name / "part.parquet")
+        frame.write_parquet(file_of(target, name))
 
 
 def pandas(source: Path, target: Path) -> None:
@@ -138,8 +142,7 @@ def pandas(source: Path, target: Path) -> None:
         "top_movies_per_user": top,
     }
     for name, frame in frames.items():
-        (target / name).mkdir(parents=True)
-        frame.to_parquet(target / name / "part.parquet", index=False)
+        frame.to_parquet(file_of(target, name), index=False)
 
 
 def spark_plain(source: Path, target: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +206,14 @@ def docker() -> Docker:
     if shutil.which("docker") is None or call("info").returncode:
         pytest.skip("no container engine answers to docker")
     return call
+
+
+@contextmanager
+def one_build_at_a_time() -> Iterator[None]:
+    """Keeps builds of images apart that several processes of the suite would do at once; podman may fail over them."""
+    with (Path(tempfile.gettempdir()) / "movielens_pipeline-builds.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def network_of_this_machine() -> str:

@@ -72,4 +72,4 @@ def test_a_result_that_differs_ends_the_benchmark(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(benchmark, "PEERS", tmp_path / "peers.py")
     # then the benchmark says so and ends
     with pytest.raises(SystemExit, match="top_movies_per_user differs"):
-        benchmark.measure(["sail", "duckdb_typical"], 5_000, 1, tmp_path)
+        benchmark.measure(["sail", "duckdb_typical"], 20_000, 1, tmp_path)

@@ -22,6 +22,7 @@ from conftest import (
     assert_equal_by_check,
     copy_project,
     network_of_this_machine,
+    one_build_at_a_time,
     rating_lines,
     write_input,
 )
@@ -42,14 +43,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def image(docker: Docker, clone: Path) -> Docker:
     """The default image, built as README.md says, with credentials at hand that must not get into it."""
-    built = docker("build", "-t", IMAGES["sail"], ".", cwd=clone, env={**os.environ, **SECRETS})
+    with one_build_at_a_time():
+        built = docker("build", "-t", IMAGES["sail"], ".", cwd=clone, env={**os.environ, **SECRETS})
     assert built.returncode == 0, built.stderr[-3000:]
     return docker
 
 
 @pytest.fixture(scope="module")
 def spark_image(image: Docker, clone: Path) -> Docker:
-    built = image("build", "--target", "spark", "-t", IMAGES["spark"], ".", cwd=clone)
+    with one_build_at_a_time():
+        built = image("build", "--target", "spark", "-t", IMAGES["spark"], ".", cwd=clone)
     assert built.returncode == 0, built.stderr[-3000:]
     return image
 
@@ -246,7 +249,8 @@ def wrapper(clone: Path, script: str, *arguments: object, **variables: str) -> s
 @pytest.fixture(scope="module")
 def wrappers_ready(docker: Docker, image: Docker, clone: Path) -> Path:  # noqa: ARG001  # its layers are reused
     """A clone whose wrapper has built its image."""
-    done = wrapper(clone, "run_docker_local_compute_local_storage.sh")
+    with one_build_at_a_time():
+        done = wrapper(clone, "run_docker_local_compute_local_storage.sh")
     assert done.returncode == 0, said_by(done)
     assert "building the image movielens_pipeline (once; some minutes)" in done.stderr
     return clone

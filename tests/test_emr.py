@@ -15,7 +15,7 @@ from typing import Any
 import awsserver
 import pytest
 import s3server
-from conftest import ROOT, AwsScripts, assert_equal_by_check, copy_project, network_of_this_machine
+from conftest import ROOT, AwsScripts, assert_equal_by_check, copy_project, network_of_this_machine, one_build_at_a_time
 from moto.cloudformation.models import cloudformation_backends
 
 SCRIPT = "exec_EMR_compute_s3_storage.sh"
@@ -442,6 +442,11 @@ def test_a_set_up_or_its_removal_that_was_killed_is_mended_by_running_it_again(
 
 @pytest.mark.usefixtures("docker")
 def test_the_same_from_a_container(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
+    with one_build_at_a_time():
+        built = scripts.run(
+            "run_docker_EMR_compute_s3_storage.sh", "--dry_run", DOCKER_NETWORK=network_of_this_machine()
+        )
+    assert built.returncode == 0, built.stderr
     done = scripts.run(
         "run_docker_EMR_compute_s3_storage.sh", "--upload_dataset", "--output_path", f"s3://{scripts.bucket}/contained",
         DOCKER_NETWORK=network_of_this_machine(),

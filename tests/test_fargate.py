@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import awsserver
 import pytest
 import s3server
-from conftest import AwsScripts, Docker, assert_equal_by_check, copy_project
+from conftest import AwsScripts, Docker, assert_equal_by_check, copy_project, one_build_at_a_time
 from test_emr import permissions, wait_until
 
 SCRIPT = "run_docker_fargate.sh"
@@ -46,7 +46,8 @@ def scripts(
     """A fresh clone, with what its set-up makes."""
     clone = copy_project(tmp_path_factory.mktemp("fargate") / "a clone")
     scripts = AwsScripts(clone, control_plane, f"fargate-{secrets.token_hex(4)}")
-    made = scripts.run("create_docker_resources.sh", FARGATE_TIME_LIMIT="20s")
+    with one_build_at_a_time():
+        made = scripts.run("create_docker_resources.sh", FARGATE_TIME_LIMIT="20s")
     assert made.returncode == 0, made.stderr
     yield scripts
     removed = scripts.run("delete_docker_resources.sh")
@@ -224,6 +225,23 @@ def test_after_kill_9_at_any_moment_the_task_ends_by_itself(scripts: AwsScripts,
     wait_until(lambda: plane.is_anything_running() == [])
 
 
+def test_a_set_up_or_its_removal_that_was_killed_at_any_moment_is_mended_by_running_it_again(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    # given scripts that are killed at ten moments of their work
+    own = AwsScripts(scripts.clone, plane, f"killed-{secrets.token_hex(4)}")
+    for script, moments in (("create_docker_resources.sh", range(4, 29, 4)), ("delete_docker_resources.sh", (2, 5, 8))):
+        for moment in moments:
+            process = own.start(script)
+            time.sleep(moment)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        # when they are run again, then they come to their end
+        done = own.run(script)
+        assert done.returncode == 0, done.stderr
+    assert left_of(plane, own.bucket) == []
+
+
 def test_a_container_beyond_its_time_limit_ends_by_itself(scripts: AwsScripts) -> None:
     # given the entry point of the task, as its template has it, and a time limit that is over at once
     template = (scripts.clone / "infrastructure" / "fargate.yaml").read_text()
@@ -231,7 +249,7 @@ def test_a_container_beyond_its_time_limit_ends_by_itself(scripts: AwsScripts) -
     assert entry_point == ["timeout", "--kill-after=60", "TimeLimit", "/opt/movielens/scripts/entrypoint.sh"]
     # when a container runs it
     done = subprocess.run(
-        ["docker", "run", "--rm", "--entrypoint", "timeout", "movielens_pipeline", "--kill-after=60", "0.01s",
+        ["docker", "run", "--rm", "--entrypoint", "timeout", "movielens_pipeline:fargate", "--kill-after=60", "0.01s",
          "/opt/movielens/scripts/entrypoint.sh", "--input_path", "/opt", "--output_path", "/tmp/out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
