@@ -17,10 +17,9 @@ RUN python -m venv /opt/movielens/environment \
 # What both images have in common and what seldom changes; the job itself comes last, so that a change is built soon
 FROM python:3.11-slim-bookworm AS common
 
-ARG VERSION=0.3.0
 LABEL org.opencontainers.image.title="movielens_pipeline" \
       org.opencontainers.image.description="Four Parquet datasets made from MovieLens movies.dat and ratings.dat" \
-      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.version="0.3.0" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 COPY --from=embedded-environment /opt/movielens/environment /opt/movielens/environment
@@ -74,10 +73,9 @@ USER 1000:1000
 # The AWS command line is no part of the image that runs the job: that one is pulled by every task, and needs none of it
 FROM python:3.11-slim-bookworm AS aws
 
-ARG VERSION=0.3.0
 LABEL org.opencontainers.image.title="movielens_pipeline" \
       org.opencontainers.image.description="What starts movielens_pipeline on Amazon EMR" \
-      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.version="0.3.0" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 COPY requirements-aws.txt /

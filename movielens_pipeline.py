@@ -140,6 +140,8 @@ def start_sail() -> SparkSession:
     os.environ.setdefault("RUST_LOG", "off")
     os.environ.setdefault("SAIL_RUNTIME__MEMORY_POOL__TYPE", "fair")
     os.environ.setdefault("SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE", str(memory_for_sail()))
+    # Sail ends a session that has not begun a query for a quarter of an hour, also while one is still running
+    os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(7 * 24 * 3600))
     os.environ.update(s3_variables_of_sail())
     # pyspark.sql.functions makes Connect columns only when this is set, where classic pyspark is installed too
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"

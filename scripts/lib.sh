@@ -220,8 +220,8 @@ build_image() {
     requirements-{embedded,spark,aws}.txt scripts/*.{sh,py} scripts/spark-conf/* dataset/*.dat | cksum)
   [[ $(made_of "$image") != "${made_of%% *}" ]] || return 0
   printf 'building the image %s (once; some minutes)\n' "$image" >&2
-  docker build --quiet --target "$target" --build-arg "VERSION=$(cat "$root/VERSION")" \
-    --label "movielens_pipeline.made_of=${made_of%% *}" --tag "$image" "$root" >/dev/null ||
+  docker build --quiet --target "$target" --label "movielens_pipeline.made_of=${made_of%% *}" --tag "$image" \
+    "$root" >/dev/null ||
     die 1 "the image could not be built: docker build --target $target $root"
 }
 

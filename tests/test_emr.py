@@ -363,7 +363,8 @@ def test_wrong_usage_is_one_line_and_status_2(
 def test_an_interrupted_script_leaves_nothing_running(
     scripts: AwsScripts, plane: awsserver.ControlPlane, way: str, operation: str, number: int
 ) -> None:
-    plane.minute = 0.2  # for the phase that comes after the job's end
+    if operation == "StopApplication":
+        plane.minute = 0.2  # this phase comes after the job's end
     process: list[subprocess.Popen[str]] = []
 
     # given a script that is at a certain call, of the whole of its process group by Ctrl-C or alone by a supervisor

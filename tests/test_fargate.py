@@ -55,11 +55,8 @@ def scripts(
 
 
 def left_of(plane: awsserver.ControlPlane, name: str) -> list[str]:
-    """What is there of the set-up, but for the bucket; test_infrastructure looks for the rest."""
-    ecs = plane.client("ecs")
-    clusters = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
-    found = [cluster["clusterName"] for cluster in clusters if cluster["status"] == "ACTIVE"]
-    found += [stack["StackName"] for stack in plane.client("cloudformation").describe_stacks()["Stacks"]]
+    """What is there of the set-up but the bucket, as far as moto removes it; test_infrastructure looks for the rest."""
+    found = [stack["StackName"] for stack in plane.client("cloudformation").describe_stacks()["Stacks"]]
     found += [role["RoleName"] for role in plane.client("iam").list_roles()["Roles"]]
     found += [
         repository["repositoryName"] for repository in plane.client("ecr").describe_repositories()["repositories"]

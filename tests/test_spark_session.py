@@ -46,6 +46,21 @@ def test_the_memory_of_sail_is_bounded_by_machine_and_container(monkeypatch: pyt
     assert job.memory_for_sail() == 2_000_000_000 // 3
 
 
+@pytest.mark.parametrize(("given", "seconds"), [({}, 7 * 24 * 3600), ({"SAIL_SPARK__SESSION_TIMEOUT_SECS": "60"}, 60)])
+def test_sail_does_not_end_a_session_whose_query_takes_long(given: dict[str, str], seconds: int) -> None:
+    # it would after a quarter of an hour; with 2 s a dataset of 7 s was seen to fail
+    code = (
+        "import os, movielens_pipeline as job; session = job.get_spark_session('sail'); "
+        "print(os.environ['SAIL_SPARK__SESSION_TIMEOUT_SECS'], session.range(3).count(), flush=True); os._exit(0)"
+    )
+    kept = {name: value for name, value in job_environment().items() if name != "SAIL_SPARK__SESSION_TIMEOUT_SECS"}
+    environment = {**kept, **given}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(seconds), "3"]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--input_path", "x"]])
 def test_help_version_and_usage_errors_come_without_starting_or_importing_an_engine(arguments: list[str]) -> None:
     done = subprocess.run(
