@@ -227,7 +227,7 @@ def test_a_set_up_or_its_removal_that_was_killed_at_any_moment_is_mended_by_runn
 ) -> None:
     # given scripts that are killed at ten moments of their work
     own = AwsScripts(scripts.clone, plane, f"killed-{secrets.token_hex(4)}")
-    for script, moments in (("create_docker_resources.sh", range(4, 29, 4)), ("delete_docker_resources.sh", (2, 5, 8))):
+    for script, moments in (("create_docker_resources.sh", range(3, 24, 3)), ("delete_docker_resources.sh", (2, 4, 6))):
         for moment in moments:
             process = own.start(script)
             time.sleep(moment)
