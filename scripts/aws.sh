@@ -73,6 +73,7 @@ end_in_order() {
   local status=$1
   trap '' HUP INT TERM
   ((SIGNALLED == 0)) || status=$SIGNALLED
+  SIGNALLED=0 # or the first pause of what cleans up would end it
   ("$2") || say 'could not clean up; README.md, "Cleaning up", says what may be left and how to remove it'
   exit "$status"
 }
@@ -168,23 +169,30 @@ cost_of() {
 # ---------------------------------------------------------------------------------------------------------------------
 # Stacks
 
-# stack_status NAME: prints the stack's status; nothing where there is no such stack.
-stack_status() {
+# describe_stack NAME QUERY: prints what there is to say of the stack; nothing where there is no such stack.
+describe_stack() {
   local answer
-  if answer=$(aws --output text cloudformation describe-stacks --stack-name "$1" \
-    --query 'Stacks[0].StackStatus' 2>&1); then
+  if answer=$(aws --output text cloudformation describe-stacks --stack-name "$1" --query "$2" 2>&1); then
     printf '%s\n' "$answer"
   elif [[ $answer != *'does not exist'* ]]; then
     die 1 "aws cloudformation describe-stacks: $(in_one_line "$answer")"
   fi
 }
 
-# stack_outputs NAME: prints a line for each output of the stack: its key, a tab, its value.
+# stack_status NAME: prints the stack's status; nothing where there is no such stack.
+stack_status() {
+  describe_stack "$1" 'Stacks[0].StackStatus'
+}
+
+# stack_outputs NAME: prints a line for each output of a stack that is complete: its key, a tab, its value.
 stack_outputs() {
-  local status
-  status=$(stack_status "$1")
-  [[ $status == *_COMPLETE ]] || return 0
-  ask cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].Outputs[].[OutputKey,OutputValue]'
+  # not_null, for null would be printed as a word
+  describe_stack "$1" "not_null(Stacks[?ends_with(StackStatus, '_COMPLETE')] | [0].Outputs, \`[]\`)[].[OutputKey,OutputValue]"
+}
+
+# stack_parameters NAME: prints a line for each parameter of the stack: its key, a tab, its value.
+stack_parameters() {
+  describe_stack "$1" "not_null(Stacks[0].Parameters, \`[]\`)[].[ParameterKey,ParameterValue]"
 }
 
 # value_of OUTPUTS KEY
@@ -262,14 +270,6 @@ deploy_storage() {
     die 1 "bucket $S3_BUCKET_NAME: $(in_one_line "$complaint"); its name may be somebody else's"
   fi
   deploy_stack "$stack" "$1/infrastructure/storage.yaml" "BucketName=$S3_BUCKET_NAME" "MakeBucket=$make"
-}
-
-# stack_parameters NAME: prints a line for each parameter of the stack: its key, a tab, its value.
-stack_parameters() {
-  local status
-  status=$(stack_status "$1")
-  [[ -n $status ]] || return 0
-  ask cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].Parameters[].[ParameterKey,ParameterValue]'
 }
 
 # delete_what_is_shared OTHER_STACK: removes the network and the rights in the bucket, unless the other stack needs them.

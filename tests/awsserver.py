@@ -320,7 +320,7 @@ class ControlPlane:
 
     def unfinished_runs(self, application_id: str) -> list[Any]:
         runs = emrserverless_backends[ACCOUNT][REGION].job_runs.get(application_id, [])
-        return [run for run in runs if run.state in {"SUBMITTED", "RUNNING"}]
+        return [run for run in runs if run.state in {"SUBMITTED", "RUNNING", "CANCELLING"}]
 
     # -----------------------------------------------------------------------------------------------------------
     # ECS
@@ -463,15 +463,25 @@ def start_job_run(plane: ControlPlane, original: Any, backend: Any, **arguments:
 @replaces(EMRServerlessBackend, "cancel_job_run")
 def cancel_job_run(plane: ControlPlane, original: Any, backend: Any, application_id: str, job_run_id: str) -> Any:
     answer = original(backend, application_id, job_run_id)
-    plane.kill_process(backend.get_job_run(application_id, job_run_id))
+    job_run = backend.get_job_run(application_id, job_run_id)
+    job_run.state = "CANCELLING"
+    plane.kill_process(job_run)
+    later(job_run, "CANCELLED")
     return answer
 
 
 @replaces(EMRServerlessBackend, "stop_application")
-def stop_application(plane: ControlPlane, original: Any, backend: Any, application_id: str) -> None:
+def stop_application(plane: ControlPlane, _original: Any, backend: Any, application_id: str) -> None:
     if plane.unfinished_runs(application_id):
         raise JsonRESTError("ValidationException", "Application has job runs that have not ended")
-    original(backend, application_id)
+    application = backend.get_application(application_id)
+    application.state = "STOPPING"
+    later(application, "STOPPED")
+
+
+def later(owner: Any, state: str) -> None:
+    """Brings something into a state, after the time that a state takes."""
+    threading.Timer(SECONDS_OF_A_STATE * 3, setattr, [owner, "state", state]).start()
 
 
 @replaces(EMRServerlessBackend, "list_job_runs")

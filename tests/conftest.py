@@ -243,7 +243,6 @@ class AwsScripts:
 
     def __init__(self, clone: Path, plane: awsserver.ControlPlane, bucket: str) -> None:
         self.clone, self.plane, self.bucket = clone, plane, bucket
-        self.variables: dict[str, str] = {}
 
     def environment(self, **variables: str) -> dict[str, str]:
         kept = {"HOME", "LANG", "PATH", "CONTAINERS_REGISTRIES_CONF"}
@@ -252,7 +251,6 @@ class AwsScripts:
             **self.plane.environment(),
             "S3_BUCKET_NAME": self.bucket,
             "STACK_NAME": self.bucket,
-            **self.variables,
             **variables,
         }
 

@@ -55,7 +55,7 @@ NOT_RUN_HERE = {
     "./create_role_emr_serverless.sh --delete": "test_emr does",
     'aws s3 rb --force "s3://$S3_BUCKET_NAME"': "the bucket of the tests is that of all",
     "./scripts/lint.sh": ".ci/run calls it",
-    ".venv-dev/bin/cyclonedx-py environment .venv/bin/python --output-format JSON --output-file sbom.json": (
+    ".venv-dev/bin/cyclonedx-py environment .venv/bin/python --of JSON -o sbom.json": (
         "needs what scripts/lint.sh makes; .ci/run calls it after that"
     ),
     "pipx run pip-audit --disable-pip --require-hashes --requirement requirements-embedded.txt": "asks a service",
