@@ -21,6 +21,7 @@ from conftest import (
     rating_lines,
     real_data,
     rows_of,
+    run_job,
     write_input,
 )
 
@@ -48,6 +49,15 @@ def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tm
             (tmp_path / "shuffled" / name / f"part-{part}").write_bytes(b"".join(shuffled[part::5]))
     publish(engine, tmp_path / "shuffled", tmp_path / "out")
     assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
+
+
+def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None:
+    # GIVEN Spark's own setting, by which each shuffle ends in 200 parts
+    done = run_job(engine, "--input_path", ROOT / "dataset", "--output_path", tmp_path)
+    assert done.returncode == 0, done.stderr
+    # THEN none of them is a file
+    files = {name: len(list((tmp_path / name).glob("*.parquet"))) for name in COLUMNS}
+    assert all(1 <= number <= 8 for number in files.values()), files
 
 
 def test_a_movies_file_of_over_4_mb_is_read_once(publish: Publish, tmp_path: Path, engine: str) -> None:
