@@ -6,7 +6,8 @@
 Makes the input with the project's generator, runs every contestant once a round in a process of its own, compares the
 rows of all results with those of the job, and prints a table in Markdown: median seconds with their ratio to DuckDB's
 typical SQL in the same round (median, least and most), processor seconds, peak memory of the whole process tree, and
-bytes of output. The files are in the page cache for all; nothing else should run on the machine.
+bytes of output. The files are in the page cache for all; nothing else should run on the machine. With --s3 the input
+is in a bucket of SeaweedFS on this machine, and the output goes there; the peers copy, as `aws s3 cp` would.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ import psutil
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from s3server import BUCKET, S3Server  # noqa: E402  # found through the line above
+
 BIN = Path(sys.executable).parent
 EMBEDDED = ROOT / ".venv" / "bin" / "python"  # the environment of the wrappers, where there is one
 PEERS = HERE / "peers.py"
@@ -51,16 +56,16 @@ LABELS = {
 PHASE = re.compile(r"^(\w+): .* in ([0-9.]+) s$", re.MULTILINE)
 
 
-def command_of(contestant: str, source: Path, target: str) -> list[str]:
+def command_of(contestant: str, source: str, target: str) -> list[str]:
     """What a user would type."""
-    job = [str(ROOT / "movielens_pipeline.py"), "--input_path", str(source), "--output_path", target]
+    job = [str(ROOT / "movielens_pipeline.py"), "--input_path", source, "--output_path", target]
     submit = [str(BIN / "spark-submit"), "--driver-class-path", f"{BIN.parent}/s3-jars/*"]
     if contestant == "sail":
         return [str(EMBEDDED if EMBEDDED.exists() else sys.executable), *job]
     if contestant == "spark":
         return [*submit, *job]
     launcher = submit if contestant == "spark_plain" else [sys.executable]
-    return [*launcher, str(PEERS), contestant, str(source), target]
+    return [*launcher, str(PEERS), contestant, source, target]
 
 
 def environment() -> dict[str, str]:
@@ -76,11 +81,11 @@ def environment() -> dict[str, str]:
 class Run:
     """One run of a contestant in a process of its own: seconds, processor seconds, peak memory, phases."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], variables: dict[str, str] | None = None) -> None:
         self.peak = 0
         started = time.monotonic()
         with tempfile.TemporaryFile("w+") as said:
-            process = psutil.Popen(command, env=environment(), stdout=said, stderr=said)
+            process = psutil.Popen(command, env={**environment(), **(variables or {})}, stdout=said, stderr=said)
             ended = threading.Event()
             watcher = threading.Thread(target=self.watch, args=[process, ended])
             watcher.start()
@@ -153,9 +158,21 @@ def bytes_of(output: Path) -> int:
     return sum(path.stat().st_size for path in output.rglob("*.parquet"))
 
 
-def measure(contestants: list[str], ratings: int, rounds: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
+def take_from(store: S3Server, prefix: str, folder: Path) -> None:
+    """Moves what is below the prefix into a folder."""
+    for key in store.keys(prefix):
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.client.download_file(BUCKET, f"{prefix}/{key}", str(path))
+        store.client.delete_object(Bucket=BUCKET, Key=f"{prefix}/{key}")
+
+
+def measure(
+    contestants: list[str], ratings: int, rounds: int, folder: Path, store: S3Server | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Runs all contestants in turn, each round in another order; ends where a result differs from the others."""
-    source = make_input(ratings, folder)
+    made = make_input(ratings, folder)
+    source = store.upload(made, made.name) if store else str(made)
     runs: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in contestants}
     expected: dict[str, tuple[Any, ...]] = {}
     for number in range(rounds):
@@ -163,7 +180,11 @@ def measure(contestants: list[str], ratings: int, rounds: int, folder: Path) -> 
         for contestant in contestants[shift:] + contestants[:shift]:
             output = folder / f"output-{contestant}"
             shutil.rmtree(output, ignore_errors=True)
-            run = Run(command_of(contestant, source, str(output)))
+            if store:
+                run = Run(command_of(contestant, source, f"s3://{BUCKET}/{output.name}"), store.environment())
+                take_from(store, output.name, output)
+            else:
+                run = Run(command_of(contestant, source, str(output)))
             for dataset in DATASETS if number == 0 else ():
                 digest = digest_of(output, dataset)
                 if expected.setdefault(dataset, digest) != digest:
@@ -246,23 +267,33 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where input and output go; the input is kept there for the next time"
     )
+    parser.add_argument("--s3", action="store_true", help="from and to a bucket (default: from and to the disk)")
     parser.add_argument("--json", type=Path, help="keeps all figures in this file")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="sets the figures beside those of an earlier file")
     arguments = parser.parse_args()
+    where = "S3" if arguments.s3 else "disk"
+    earlier = json.loads(arguments.compare.read_text()) if arguments.compare else None
+    if earlier and earlier["where"] != where:
+        parser.error(f"{arguments.compare} is of runs on {earlier['where']}, not on {where}")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        runs = {
-            str(ratings): measure(arguments.contestants, ratings, arguments.rounds, folder)
-            for ratings in arguments.ratings
-        }
+        store = S3Server(Path(scratch)) if arguments.s3 else None
+        try:
+            runs = {
+                str(ratings): measure(arguments.contestants, ratings, arguments.rounds, folder, store)
+                for ratings in arguments.ratings
+            }
+        finally:
+            if store:
+                store.stop()
     date, version = datetime.now(timezone.utc).date().isoformat(), (ROOT / "VERSION").read_text().strip()
-    figures = {"date": date, "machine": machine(), "version": version, "runs": runs}
-    print(f"Measured on {date}, version {version}: {machine()}.")
+    figures = {"date": date, "machine": machine(), "version": version, "where": where, "runs": runs}
+    print(f"Measured on {date}, version {version}, from and to {where}: {machine()}.")
     for size, found in runs.items():
         print(f"\n{table_of(int(size), found)}")
-    if arguments.compare:
-        print(f"\n{compared(json.loads(arguments.compare.read_text()), figures)}")
+    if earlier:
+        print(f"\n{compared(earlier, figures)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
 

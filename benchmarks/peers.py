@@ -2,11 +2,13 @@
 """The same four datasets by what a user would pick instead, each in its usual form.
 
 Usage: peers.py PEER INPUT OUTPUT. None of them looks for bad lines, publishes safely or writes a manifest.
+What is at s3:// is copied to the disk first, and the results back.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,5 +180,28 @@ PEERS: dict[str, Callable[[Path, Path], None]] = {
     function.__name__: function for function in (duckdb_typical, duckdb_best, polars, pandas, spark_plain)
 }
 
+
+def with_copies(peer: Callable[[Path, Path], None], source: str, target: str) -> None:
+    """Runs a peer on a copy of what is in a bucket, and copies its results there."""
+    import boto3
+
+    client = boto3.client("s3")
+    (source_bucket, source_key), (target_bucket, target_key) = (
+        address.removeprefix("s3://").split("/", 1) for address in (source, target)
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        copy, results = Path(scratch, "input"), Path(scratch, "output")
+        copy.mkdir()
+        for name in ("movies.dat", "ratings.dat"):
+            client.download_file(source_bucket, f"{source_key}/{name}", str(copy / name))
+        peer(copy, results)
+        for path in results.rglob("*.parquet"):
+            client.upload_file(str(path), target_bucket, f"{target_key}/{path.relative_to(results)}")
+
+
 if __name__ == "__main__":
-    PEERS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    name, given_source, given_target = sys.argv[1:]
+    if given_source.startswith("s3://"):
+        with_copies(PEERS[name], given_source, given_target)
+    else:
+        PEERS[name](Path(given_source), Path(given_target))

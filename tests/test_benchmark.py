@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT, job_environment
 
@@ -48,6 +49,22 @@ def test_all_contestants_give_the_same_rows_and_stand_in_one_table(tmp_path: Pat
     assert again.returncode == 0, again.stderr
     assert re.search(r"^\| 20,000 \| DuckDB, `max\(struct, 3\)` \| [0-9.]+ \| [0-9.]+ \|", again.stdout, re.MULTILINE)
     assert set(json.loads((tmp_path / "figures.json").read_text())["runs"]) == {"20000"}
+
+
+def test_the_same_from_and_to_a_bucket(tmp_path: Path) -> None:
+    # when input and output are in a bucket
+    contestants = ["sail", "spark", "duckdb_typical", "polars"]
+    figures = tmp_path / "figures.json"
+    done = run("--ratings", 20_000, "--rounds", 1, "--s3", "--contestants", *contestants, "--json", figures)
+    # then no result differed, and the server is gone
+    assert done.returncode == 0, done.stderr
+    assert "from and to S3" in done.stdout
+    assert set(json.loads(figures.read_text())["runs"]["20000"]) == set(contestants)
+    assert not [found for found in psutil.Process().children(recursive=True) if found.name() == "weed"]
+    # and the figures are not set beside those of a disk
+    other = run("--ratings", 20_000, "--rounds", 1, "--contestants", "duckdb_typical", "--compare", figures)
+    assert other.returncode == 2
+    assert other.stderr.endswith("is of runs on S3, not on disk\n")
 
 
 def test_every_run_is_a_process_of_its_own_whose_descendants_count() -> None:
