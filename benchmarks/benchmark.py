@@ -7,7 +7,9 @@ Makes the input with the project's generator, runs every contestant once a round
 rows of all results with those of the job, and prints a table in Markdown: median seconds with their ratio to DuckDB's
 typical SQL in the same round (median, least and most), processor seconds, peak memory of the whole process tree, and
 bytes of output. The files are in the page cache for all; nothing else should run on the machine. With --s3 the input
-is in a bucket of SeaweedFS on this machine, and the output goes there; the peers copy, as `aws s3 cp` would.
+is in a bucket of SeaweedFS on this machine, and the output goes there; the peers copy, as `aws s3 cp` would. With
+--image the job and the plain script run on Spark in containers of that image; their memory and processor seconds are
+those of another process then, and not measured.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import psutil
@@ -44,6 +46,7 @@ PEERS = HERE / "peers.py"
 DATASETS = ("ratings", "movies", "movies_with_stats", "top_movies_per_user")
 BASELINE = "duckdb_typical"
 CONTESTANTS = ("sail", "spark", "duckdb_typical", "duckdb_best", "polars", "pandas", "spark_plain")
+ON_SPARK = ("spark", "spark_plain")
 LABELS = {
     "sail": "**this job, Sail**",
     "spark": "**this job, Spark**",
@@ -56,9 +59,18 @@ LABELS = {
 PHASE = re.compile(r"^(\w+): .* in ([0-9.]+) s$", re.MULTILINE)
 
 
-def command_of(contestant: str, source: str, target: str) -> list[str]:
+def command_of(contestant: str, source: str, target: str, image: str | None = None) -> list[str]:
     """What a user would type."""
-    job = [str(ROOT / "movielens_pipeline.py"), "--input_path", source, "--output_path", target]
+    paths = ["--input_path", source, "--output_path", target]
+    if image and contestant in ON_SPARK:
+        folders = [option for path in (source, Path(target).parent, HERE) for option in ("--volume", f"{path}:{path}")]
+        # the plain script has no entry point that would give the user a name
+        user = ["--user", f"{os.getuid()}:{os.getgid()}", "--volume", "/etc/passwd:/etc/passwd:ro"]
+        run = ["docker", "run", "--rm", *user, *folders]
+        if contestant == "spark":
+            return [*run, image, *paths]
+        return [*run, "--entrypoint", "spark-submit", image, str(PEERS), contestant, source, target]
+    job = [str(ROOT / "movielens_pipeline.py"), *paths]
     submit = [str(BIN / "spark-submit"), "--driver-class-path", f"{BIN.parent}/s3-jars/*"]
     if contestant == "sail":
         return [str(EMBEDDED if EMBEDDED.exists() else sys.executable), *job]
@@ -68,14 +80,11 @@ def command_of(contestant: str, source: str, target: str) -> list[str]:
     return [*launcher, str(PEERS), contestant, source, target]
 
 
-def environment() -> dict[str, str]:
-    """That of the wrappers, with the memory that Spark needs for the larger sizes, for both contestants on Spark."""
-    return {
-        **os.environ,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "SPARK_CONF_DIR": str(ROOT / "scripts" / "spark-conf"),
-        "SPARK_DRIVER_MEMORY": os.environ.get("SPARK_DRIVER_MEMORY", "2g"),
-    }
+def environment(contestant: str) -> dict[str, str]:
+    """That of the wrappers for the job, which has settings of its own; for Spark the memory that large sizes need."""
+    own = {"SPARK_CONF_DIR": str(ROOT / "scripts" / "spark-conf")} if contestant == "spark" else {}
+    memory = os.environ.get("SPARK_DRIVER_MEMORY", "2g")
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "SPARK_DRIVER_MEMORY": memory, **own}
 
 
 class Run:
@@ -85,7 +94,7 @@ class Run:
         self.peak = 0
         started = time.monotonic()
         with tempfile.TemporaryFile("w+") as said:
-            process = psutil.Popen(command, env={**environment(), **(variables or {})}, stdout=said, stderr=said)
+            process = psutil.Popen(command, env=variables, stdout=said, stderr=said)
             ended = threading.Event()
             watcher = threading.Thread(target=self.watch, args=[process, ended])
             watcher.start()
@@ -167,10 +176,18 @@ def take_from(store: S3Server, prefix: str, folder: Path) -> None:
         store.client.delete_object(Bucket=BUCKET, Key=f"{prefix}/{key}")
 
 
+class Where(NamedTuple):
+    """The bucket of input and output, else they are on disk; the image in which Spark runs, if any."""
+
+    store: S3Server | None = None
+    image: str | None = None
+
+
 def measure(
-    contestants: list[str], ratings: int, rounds: int, folder: Path, store: S3Server | None = None
+    contestants: list[str], ratings: int, rounds: int, folder: Path, where: Where
 ) -> dict[str, list[dict[str, Any]]]:
     """Runs all contestants in turn, each round in another order; ends where a result differs from the others."""
+    store, image = where
     made = make_input(ratings, folder)
     source = store.upload(made, made.name) if store else str(made)
     runs: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in contestants}
@@ -180,11 +197,14 @@ def measure(
         for contestant in contestants[shift:] + contestants[:shift]:
             output = folder / f"output-{contestant}"
             shutil.rmtree(output, ignore_errors=True)
+            variables = environment(contestant)
             if store:
-                run = Run(command_of(contestant, source, f"s3://{BUCKET}/{output.name}"), store.environment())
+                command = command_of(contestant, source, f"s3://{BUCKET}/{output.name}")
+                run = Run(command, {**variables, **store.environment()})
                 take_from(store, output.name, output)
             else:
-                run = Run(command_of(contestant, source, str(output)))
+                run = Run(command_of(contestant, source, str(output), image), variables)
+            seen = not (image and contestant in ON_SPARK)
             for dataset in DATASETS if number == 0 else ():
                 digest = digest_of(output, dataset)
                 if expected.setdefault(dataset, digest) != digest:
@@ -192,8 +212,8 @@ def measure(
             runs[contestant].append(
                 {
                     "wall": run.wall,
-                    "processor": run.processor,
-                    "peak": run.peak,
+                    "processor": run.processor if seen else None,
+                    "peak": run.peak if seen else None,
                     "output": bytes_of(output),
                     "phases": run.phases,
                 }
@@ -214,13 +234,10 @@ def table_of(ratings: int, runs: dict[str, list[dict[str, Any]]]) -> str:
     ]
     for contestant, found in runs.items():
         ratios = [run["wall"] / base["wall"] for run, base in zip(found, runs[baseline], strict=True)]
-        middle = {
-            name: statistics.median(run[name] for run in found) for name in ("wall", "processor", "peak", "output")
-        }
         lines.append(
-            f"| {LABELS[contestant]} | {middle['wall']:.2f} | {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) | {middle['processor']:.1f} | {middle['peak'] / 1e9:.2f} | "
-            f"{middle['output'] / 1e6:.1f} |"
+            f"| {LABELS[contestant]} | {median_of(found, 'wall', 1, 2)} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) | {median_of(found, 'processor', 1, 1)} | "
+            f"{median_of(found, 'peak', 1e9, 2)} | {median_of(found, 'output', 1e6, 1)} |"
         )
     for contestant in ("sail", "spark"):
         if runs.get(contestant):
@@ -230,6 +247,12 @@ def table_of(ratings: int, runs: dict[str, list[dict[str, Any]]]) -> str:
             shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items())
             lines += ["", f"{LABELS[contestant]}, seconds: {shown}, start and all else {rest:.1f}"]
     return "\n".join(lines)
+
+
+def median_of(runs: list[dict[str, Any]], figure: str, unit: float, digits: int) -> str:
+    """The median of a figure of some runs, in the unit; nothing where it was not measured."""
+    values = [run[figure] for run in runs]
+    return "" if None in values else f"{statistics.median(values) / unit:.{digits}f}"
 
 
 def compared(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -268,20 +291,27 @@ def main() -> None:
         "--folder", type=Path, help="where input and output go; the input is kept there for the next time"
     )
     parser.add_argument("--s3", action="store_true", help="from and to a bucket (default: from and to the disk)")
+    parser.add_argument("--image", help="Spark runs in containers of this image, that of `docker build --target spark`")
     parser.add_argument("--json", type=Path, help="keeps all figures in this file")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="sets the figures beside those of an earlier file")
     arguments = parser.parse_args()
+    if arguments.s3 and arguments.image:
+        parser.error("--image is for runs from and to the disk")
     where = "S3" if arguments.s3 else "disk"
+    if arguments.image:
+        where += f", Spark in {arguments.image}"
     earlier = json.loads(arguments.compare.read_text()) if arguments.compare else None
     if earlier and earlier["where"] != where:
         parser.error(f"{arguments.compare} is of runs on {earlier['where']}, not on {where}")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        folder = arguments.folder or Path(scratch)
+        folder = (arguments.folder or Path(scratch)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         store = S3Server(Path(scratch)) if arguments.s3 else None
         try:
             runs = {
-                str(ratings): measure(arguments.contestants, ratings, arguments.rounds, folder, store)
+                str(ratings): measure(
+                    arguments.contestants, ratings, arguments.rounds, folder, Where(store, arguments.image)
+                )
                 for ratings in arguments.ratings
             }
         finally:

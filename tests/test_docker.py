@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from contextlib import suppress
@@ -21,6 +22,7 @@ from conftest import (
     Docker,
     assert_equal_by_check,
     copy_project,
+    job_environment,
     network_of_this_machine,
     one_build_at_a_time,
     rating_lines,
@@ -191,6 +193,18 @@ def test_java_takes_the_archive_of_classes_that_the_image_holds(spark_image: Doc
     )  # fmt: skip
     # with -Xshare:on Java refuses to start without a fitting archive
     assert done.returncode == 0, said_by(done)
+
+
+@pytest.mark.usefixtures("spark_image")
+def test_the_benchmark_measures_spark_in_the_image(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "benchmarks" / "benchmark.py", "--ratings", "20000", "--rounds", "1"]
+    options = ["--folder", tmp_path, "--contestants", "spark", "spark_plain", "--image", IMAGES["spark"]]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=job_environment())
+    assert done.returncode == 0, done.stderr
+    # then it has their seconds, and no figure for what it does not see in a container
+    assert f"from and to disk, Spark in {IMAGES['spark']}:" in done.stdout
+    row = r"^\| .+? \| [0-9.]+ \| [0-9.]+ \(.+?\) \|  \|  \| [0-9.]+ \|$"
+    assert len(re.findall(row, done.stdout, re.MULTILINE)) == len(["this job", "plain"])
 
 
 def test_no_layer_and_no_history_holds_a_credential(image: Docker, tmp_path: Path) -> None:
