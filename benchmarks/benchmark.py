@@ -56,6 +56,7 @@ LABELS = {
     "pandas": "pandas",
     "spark_plain": "plain Spark script",
 }
+SECONDS_TO_BE_ITSELF = 0.1
 PHASE = re.compile(r"^(\w+): .* in ([0-9.]+) s$", re.MULTILINE)
 
 
@@ -107,15 +108,18 @@ class Run:
         if status:
             sys.exit(f"{' '.join(command)}\n{self.said}")
         self.processor = usage.ru_utime + usage.ru_stime  # with that of all that it waited for
-        self.peak = max(self.peak, usage.ru_maxrss * 1024)
         self.phases = {name: float(seconds) for name, seconds in PHASE.findall(self.said)}
 
     def watch(self, process: psutil.Popen, ended: threading.Event) -> None:
         """Adds up the memory of the process and its descendants, fifty times a second."""
+        first_seen: dict[int, float] = {}
         while not ended.wait(0.02):
             with suppress(psutil.Error):
-                tree = [process, *process.children(recursive=True)]
-                self.peak = max(self.peak, sum(found.memory_info().rss for found in tree))
+                now, below = time.monotonic(), process.children(recursive=True)
+                # a process that was just forked has its parent's memory, until it runs a program of its own
+                ages = [now - first_seen.setdefault(found.pid, now) for found in below]
+                grown = [found for found, age in zip(below, ages, strict=True) if age > SECONDS_TO_BE_ITSELF]
+                self.peak = max(self.peak, sum(found.memory_info().rss for found in [process, *grown]))
 
 
 def make_input(ratings: int, folder: Path) -> Path:

@@ -80,6 +80,13 @@ def test_every_run_is_a_process_of_its_own_whose_descendants_count() -> None:
         assert measured.processor > 0
 
 
+def test_memory_that_a_process_shares_with_its_parent_counts_once() -> None:
+    # given a command that keeps 100 MB and again and again forks, as Java does to run a program
+    forks = "[os.waitpid(pid, 0) if (pid := os.fork()) else (time.sleep(0.03), os._exit(0)) for _ in range(20)]"
+    measured = benchmark.Run([sys.executable, "-c", f"import os, time; kept = b'x' * 100_000_000; {forks}"])
+    assert 100_000_000 < measured.peak < 200_000_000
+
+
 def test_a_result_that_differs_ends_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given a peer that gets a rank wrong
     wrong = (
