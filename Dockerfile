@@ -42,10 +42,11 @@ COPY requirements-spark.txt /
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --require-hashes \
         --target /packages --requirement /requirements-spark.txt \
     && mv /packages/pyspark /opt/movielens/pyspark
-COPY scripts/lib.sh /opt/movielens/scripts/
+COPY scripts/common.sh scripts/environments.sh /opt/movielens/scripts/
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # to where Spark looks for jars by itself
-RUN source /opt/movielens/scripts/lib.sh \
+RUN source /opt/movielens/scripts/common.sh \
+    && source /opt/movielens/scripts/environments.sh \
     && make_s3_jars /opt/movielens/pyspark /opt/movielens/s3-jars \
     && mv /opt/movielens/s3-jars/*.jar /opt/movielens/pyspark/jars/
 
@@ -59,7 +60,7 @@ ENV PATH=/opt/movielens/pyspark/bin:$PATH \
     MOVIELENS_ENGINE=spark \
     CLASS_ARCHIVE=-XX:SharedArchiveFile=/opt/movielens/spark.jsa
 COPY scripts/spark-conf/ /opt/movielens/scripts/spark-conf/
-COPY scripts/entrypoint.sh scripts/lib.sh scripts/upload_dataset.py /opt/movielens/scripts/
+COPY scripts/entrypoint.sh scripts/common.sh scripts/upload_dataset.py /opt/movielens/scripts/
 COPY movielens_pipeline.py /opt/movielens/
 # A run of the job, of which the classes are kept that it loads: later runs need not load them one by one
 COPY dataset/*.dat /tmp/dataset/
@@ -86,7 +87,7 @@ RUN python -m venv /opt/movielens/.venv-aws \
     && find /opt/movielens/.venv-aws -type d -name examples -prune -exec rm -r {} +
 ENV HOME=/tmp PATH=/opt/movielens/.venv-aws/bin:$PATH
 COPY dataset/*.dat /opt/movielens/dataset/
-COPY scripts/aws.sh scripts/emr_cluster.sh scripts/emr_serverless.sh scripts/lib.sh /opt/movielens/scripts/
+COPY scripts/aws.sh scripts/common.sh scripts/environments.sh scripts/emr_cluster.sh scripts/emr_serverless.sh /opt/movielens/scripts/
 COPY exec_EMR_compute_s3_storage.sh movielens_pipeline.py /opt/movielens/
 WORKDIR /tmp
 USER 1000:1000
@@ -97,6 +98,6 @@ ENTRYPOINT ["/opt/movielens/exec_EMR_compute_s3_storage.sh"]
 # may then write to without --user; any other will do.
 FROM common AS embedded
 
-COPY scripts/entrypoint.sh scripts/lib.sh scripts/upload_dataset.py /opt/movielens/scripts/
+COPY scripts/entrypoint.sh scripts/common.sh scripts/upload_dataset.py /opt/movielens/scripts/
 COPY movielens_pipeline.py /opt/movielens/
 USER 1000:1000

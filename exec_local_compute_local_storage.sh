@@ -17,8 +17,10 @@ set -euo pipefail
 main() {
   local root
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-  # shellcheck source=scripts/lib.sh
-  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/common.sh
+  source "$root/scripts/common.sh"
+  # shellcheck source=scripts/environments.sh
+  source "$root/scripts/environments.sh"
   help_if_asked "$@"
   run_on_this_machine "$root" --input_path "$root/dataset" --output_path "$root/output" "$@"
 }

@@ -23,8 +23,10 @@ set -euo pipefail
 main() {
   local root
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-  # shellcheck source=scripts/lib.sh
-  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/common.sh
+  source "$root/scripts/common.sh"
+  # shellcheck source=scripts/environments.sh
+  source "$root/scripts/environments.sh"
   help_if_asked "$@"
   require_bucket
   local arguments=() argument

@@ -20,8 +20,10 @@ set -euo pipefail
 main() {
   local root
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-  # shellcheck source=scripts/lib.sh
-  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/common.sh
+  source "$root/scripts/common.sh"
+  # shellcheck source=scripts/containers.sh
+  source "$root/scripts/containers.sh"
   help_if_asked "$@"
   require_bucket
   build_image "$root" movielens_pipeline:aws aws

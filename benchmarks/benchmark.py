@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the job against what a user would pick instead: same files, same rows, cold processes, in turn.
 
-    .venv-spark/bin/python benchmarks/benchmark.py --ratings 1000000 --rounds 5
+    .venv-spark/bin/python -m benchmarks.benchmark --ratings 1000000 --rounds 5
 
 Makes the input with the project's generator, runs every contestant once a round in a process of its own, compares the
 rows of all results with those of the job, and prints a table in Markdown: median seconds with their ratio to DuckDB's
@@ -34,11 +34,10 @@ from typing import Any, NamedTuple
 import duckdb
 import psutil
 
+from tests.support.s3server import BUCKET, S3Server
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from s3server import BUCKET, S3Server  # noqa: E402  # found through the line above
 
 BIN = Path(sys.executable).parent
 EMBEDDED = ROOT / ".venv" / "bin" / "python"  # the environment of the wrappers, where there is one

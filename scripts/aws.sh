@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced after lib.sh by the scripts that work with AWS: its command line, an end in order, logs, costs, stacks.
+# Sourced after common.sh and environments.sh by the scripts that work with AWS: its command line, an end in order, logs, costs, stacks.
 
 STACK_NAME=${STACK_NAME:-movielens-pipeline}
 POLL_SECONDS=${POLL_SECONDS:-10}

@@ -11,8 +11,8 @@ set -euo pipefail
 
 main() {
   local home=/opt/movielens arguments
-  # shellcheck source=scripts/lib.sh
-  source "$home/scripts/lib.sh"
+  # shellcheck source=scripts/common.sh
+  source "$home/scripts/common.sh"
   arguments=("$home/movielens_pipeline.py" --engine "$MOVIELENS_ENGINE" --input_path /app/dataset
     --output_path /app/output "$@")
   case " $* " in

@@ -9,8 +9,10 @@ set -euo pipefail
 main() {
   local root
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  # shellcheck source=scripts/lib.sh
-  source "$root/scripts/lib.sh"
+  # shellcheck source=scripts/common.sh
+  source "$root/scripts/common.sh"
+  # shellcheck source=scripts/environments.sh
+  source "$root/scripts/environments.sh"
   help_if_asked "$@"
   make_environment "$root/.venv-dev" "$root/requirements-dev.txt"
   make_environment "$root/.venv-spark" "$root/requirements.txt" # mypy reads the types of what is installed there

@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import awsserver
-import duckdb
 import pytest
-import s3server
-from places import Bucket, Disk, Place
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import check_local_results  # noqa: E402  # found through the line above
-import movielens_pipeline as job  # noqa: E402
+import movielens_pipeline as job
+from tests.support import awsserver, s3server
+from tests.support.containers import Docker
+from tests.support.inputs import write_input
+from tests.support.jobs import S3_JARS
+from tests.support.places import Bucket, Disk, Place
+from tests.support.project import ROOT
 
 start_session = job.get_spark_session
-S3_JARS = Path(sys.prefix) / "s3-jars"
-REAL_DATA = Path(os.environ.get("MOVIELENS_DATA", ROOT.parent / "shared" / "data"))
-
-DATASETS = set(check_local_results.COLUMNS)
-
-# A few ratings with ties, an unrated movie and a rating of an unknown movie
-RATINGS = [
-    (1, 10, 5.0, 100),
-    (1, 11, 5.0, 100),
-    (1, 12, 5.0, 101),
-    (1, 13, 4.5, 999),
-    (2, 10, 0.5, 50),
-    (2, 99, 3.0, 51),
-]
-MOVIES = [
-    (10, "First (2001)", "Drama"),
-    (11, "Second:: Two (2002)", "Comedy|Drama"),
-    (12, '"Third" (2003)', "War"),
-    (13, "Café: Noir (1954)", "Film-Noir"),
-    (14, "Unrated (2010)", "Western"),
-]
-
-
-def rating_lines(rows: list[tuple[int, int, float, int]]) -> bytes:
-    return b"".join(f"{user}::{movie}::{rating:g}::{time}\n".encode() for user, movie, rating, time in rows)
-
-
-def movie_lines(rows: list[tuple[int, str, str]], encoding: str = "utf-8") -> bytes:
-    return b"".join(f"{movie}::{title}::{genres}\n".encode(encoding) for movie, title, genres in rows)
-
-
-def write_input(folder: Path, ratings: bytes = rating_lines(RATINGS), movies: bytes = movie_lines(MOVIES)) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ratings.dat").write_bytes(ratings)
-    (folder / "movies.dat").write_bytes(movies)
-    return folder
-
 
 @pytest.fixture
 def input_path(tmp_path: Path) -> Path:
@@ -191,9 +147,6 @@ def bucket_path(s3_server: s3server.S3Server, proxy: s3server.FaultyProxy, tmp_p
 # ---------------------------------------------------------------------------------------------------------------
 # Containers
 
-Docker = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture(scope="session")
 def docker() -> Docker:
     """Calls docker; skips the test where no engine answers."""
@@ -206,20 +159,6 @@ def docker() -> Docker:
     if shutil.which("docker") is None or call("info").returncode:
         pytest.skip("no container engine answers to docker")
     return call
-
-
-@contextmanager
-def one_build_at_a_time() -> Iterator[None]:
-    """Keeps builds of images apart that several processes of the suite would do at once; podman may fail over them."""
-    with (Path(tempfile.gettempdir()) / "movielens_pipeline-builds.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def network_of_this_machine() -> str:
-    """The option by which a container reaches this machine's servers; podman behind the name of docker has it set."""
-    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
-    return "" if "podman" in version else "host"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -236,36 +175,6 @@ def control_plane(
     plane = awsserver.ControlPlane(tmp_path_factory.mktemp("aws"), s3_server)
     yield plane
     plane.stop()
-
-
-class AwsScripts:
-    """The scripts of a fresh clone, in an environment that leads them to the control plane and to nothing else."""
-
-    def __init__(self, clone: Path, plane: awsserver.ControlPlane, bucket: str) -> None:
-        self.clone, self.plane, self.bucket = clone, plane, bucket
-
-    def environment(self, **variables: str) -> dict[str, str]:
-        kept = {"HOME", "LANG", "PATH", "CONTAINERS_REGISTRIES_CONF"}
-        return {
-            **{name: value for name, value in job_environment().items() if name in kept},
-            **self.plane.environment(),
-            "S3_BUCKET_NAME": self.bucket,
-            "STACK_NAME": self.bucket,
-            **variables,
-        }
-
-    def start(self, script: str, *arguments: object, **variables: str) -> subprocess.Popen[str]:
-        """Starts a script in a process group of its own, as a shell does."""
-        return subprocess.Popen(
-            [self.clone / script, *map(str, arguments)], cwd=self.clone.parent, env=self.environment(**variables),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, script: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs a script to its end."""
-        process = self.start(script, *arguments, **variables)
-        out, err = process.communicate(timeout=900)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture
@@ -306,78 +215,3 @@ def publish(run_main: Callable[..., tuple[int, str]]) -> Callable[..., str]:
         return said
 
     return run
-
-
-def job_command(engine: str, *arguments: object) -> list[str]:
-    """The command that starts the job in a process of its own, as its users start it."""
-    spark_submit = ["spark-submit", "--master", "local[2]", "--driver-class-path", f"{S3_JARS}/*"]
-    launcher = {"sail": [sys.executable], "spark": spark_submit}[engine]
-    return [*launcher, str(ROOT / "movielens_pipeline.py"), *map(str, arguments)]
-
-
-def job_environment() -> dict[str, str]:
-    """The environment of a process of its own: this one's, without what the suite set for itself."""
-    own = {"SPARK_CONNECT_MODE_ENABLED", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment["SPARK_CONF_DIR"] = str(ROOT / "scripts" / "spark-conf")
-    return environment
-
-
-def run_job(engine: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs the job in a process of its own to its end."""
-    return subprocess.run(
-        job_command(engine, *arguments),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        **{"env": job_environment(), **options},
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Looking at results
-
-
-def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
-    """The rows of a published dataset, sorted, read with DuckDB from the files that the manifest lists."""
-    files = check_local_results.published_files(output_path, dataset)
-    listed = check_local_results.sql_list(files)
-    return duckdb.connect().execute(f"SELECT * FROM read_parquet({listed}) ORDER BY ALL").fetchall()
-
-
-def assert_equal_by_check(input_path: Path | str, output_path: Path | str) -> None:
-    """The independent check finds all datasets equal."""
-    assert check_local_results.check(input_path, output_path)
-
-
-def real_data(name: str) -> Path:
-    """A real MovieLens release; skips the test where it is not at hand, for it may not be redistributed."""
-    folder = REAL_DATA / name
-    if not folder.is_dir():
-        pytest.skip(f"the real MovieLens release {name} is not at hand; set MOVIELENS_DATA to the folder that holds it")
-    return folder
-
-
-def visible_names(folder: Path) -> set[str]:
-    """What a folder holds, without an empty staging folder."""
-    if not folder.is_dir():
-        return set()
-    return {entry.name for entry in folder.iterdir() if entry.name != "_staging" or any(entry.iterdir())}
-
-
-def copy_project(target: Path) -> Path:
-    """The project's files as git knows them, as a fresh clone would have them."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    return target

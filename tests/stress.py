@@ -22,9 +22,11 @@ import threading
 import time
 from pathlib import Path
 
-import s3server
-from conftest import ROOT, job_command, job_environment, rating_lines, write_input
-from places import Bucket, Disk, Place
+from tests.support import s3server
+from tests.support.inputs import rating_lines, write_input
+from tests.support.jobs import job_command, job_environment
+from tests.support.project import ROOT
+from tests.support.places import Bucket, Disk, Place
 
 import check_local_results
 import movielens_pipeline as job

@@ -10,18 +10,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, job_environment
+from tests.support.jobs import job_environment
+from tests.support.project import ROOT
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import benchmark  # found through the line above
-
-SCRIPT = ROOT / "benchmarks" / "benchmark.py"
+from benchmarks import benchmark
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
+        [sys.executable, "-m", "benchmarks.benchmark", *map(str, arguments)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import ROOT, write_input
+from tests.support.inputs import write_input
+from tests.support.project import ROOT
 
 from check_local_results import main, published_files, sql_list
 

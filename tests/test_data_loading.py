@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 import movielens_pipeline as job
 

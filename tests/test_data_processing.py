@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MOVIES, movie_lines, write_input
+from tests.support.inputs import MOVIES, movie_lines, write_input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from tests.support.project import ROOT
 
 NAMES = ("movies.dat", "ratings.dat")
 

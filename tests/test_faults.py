@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stress
-from conftest import DATASETS, RATINGS, assert_equal_by_check, rating_lines, visible_names, write_input
-from places import Disk, Place
+from tests import stress
+from tests.support.inputs import RATINGS, rating_lines, write_input
+from tests.support.results import DATASETS, assert_equal_by_check, visible_names
+from tests.support.places import Disk, Place
 
 import movielens_pipeline as job
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import oracle
+from tests.support import oracle
 from chispa import assert_df_equality
-from conftest import MOVIES, RATINGS
+from tests.support.inputs import MOVIES, RATINGS
 from hypothesis import HealthCheck, given, settings
 
 import movielens_pipeline as job

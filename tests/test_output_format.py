@@ -8,7 +8,8 @@ from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
-from conftest import MOVIES, RATINGS, rows_of
+from tests.support.inputs import MOVIES, RATINGS
+from tests.support.results import rows_of
 
 import movielens_pipeline as job
 from check_local_results import COLUMNS, published_files, sql_list

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from conftest import MOVIES, RATINGS
+from tests.support.inputs import MOVIES, RATINGS
 
 import movielens_pipeline as job
 

@@ -15,21 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stress
-from conftest import (
-    DATASETS,
-    RATINGS,
-    assert_equal_by_check,
-    job_command,
-    job_environment,
-    rating_lines,
-    rows_of,
-    run_job,
-    visible_names,
-    write_input,
-)
-from golden import assert_golden
-from places import Disk, Place
+from tests import stress
+from tests.support.inputs import RATINGS, rating_lines, write_input
+from tests.support.jobs import job_command, job_environment, run_job
+from tests.support.project import ROOT
+from tests.support.results import DATASETS, assert_equal_by_check, rows_of, visible_names
+from tests.support.golden import assert_golden
+from tests.support.places import Disk, Place
 
 import movielens_pipeline as job
 from check_local_results import main as check_main
@@ -297,12 +289,11 @@ def test_of_many_that_create_the_journal_at_once_one_succeeds(kind: str, storage
 def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
     tmp_path: Path, where: list[str], kills: int, races: int
 ) -> None:
-    # the same script does hundreds: python tests/stress.py --kills 100 --races 100
-    script = Path(__file__).with_name("stress.py")
+    # the same script does hundreds: python -m tests.stress --kills 100 --races 100
     options = [*where, "--kills", str(kills), "--races", str(races), "--seed", "1", "--folder", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, script, *options],
-        capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
+        [sys.executable, "-m", "tests.stress", *options],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{kills} kills, {races} races" in done.stdout

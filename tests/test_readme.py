@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, copy_project, job_environment
+from tests.support.jobs import job_environment
+from tests.support.project import ROOT, copy_project
 
 import movielens_pipeline as job
 

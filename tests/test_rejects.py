@@ -8,17 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import (
-    MOVIES,
-    RATINGS,
-    assert_equal_by_check,
-    movie_lines,
-    rating_lines,
-    rows_of,
-    visible_names,
-    write_input,
-)
-from golden import FOLDER, assert_golden
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from tests.support.results import assert_equal_by_check, rows_of, visible_names
+from tests.support.golden import FOLDER, assert_golden
 
 import movielens_pipeline as job
 

@@ -14,23 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import s3server
-import stress
-from conftest import (
-    DATASETS,
-    MOVIES,
-    RATINGS,
-    ROOT,
-    assert_equal_by_check,
-    job_command,
-    job_environment,
-    movie_lines,
-    rating_lines,
-    real_data,
-    write_input,
-)
-from golden import assert_golden
-from places import Bucket
+from tests.support import s3server
+from tests import stress
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
+from tests.support.jobs import job_command, job_environment
+from tests.support.project import ROOT
+from tests.support.results import DATASETS, assert_equal_by_check
+from tests.support.golden import assert_golden
+from tests.support.places import Bucket
 
 import movielens_pipeline as job
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, job_command, job_environment, run_job, write_input
-from golden import assert_golden
+from tests.support.inputs import write_input
+from tests.support.jobs import job_command, job_environment, run_job
+from tests.support.project import ROOT
+from tests.support.golden import assert_golden
 
 import movielens_pipeline as job
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import oracle
+from tests.support import oracle
 import pytest
 from chispa import assert_df_equality
-from conftest import RATINGS
+from tests.support.inputs import RATINGS
 from hypothesis import HealthCheck, given, settings
 
 import movielens_pipeline as job

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import s3server
-from conftest import ROOT, assert_equal_by_check, copy_project, job_environment, visible_names, write_input
+from tests.support import s3server
+from tests.support.inputs import write_input
+from tests.support.jobs import job_environment
+from tests.support.project import ROOT, copy_project
+from tests.support.results import assert_equal_by_check, visible_names
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.sh"))

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import awsserver
+from tests.support import awsserver
 import pytest
-import s3server
-from conftest import ROOT, AwsScripts, assert_equal_by_check, copy_project, network_of_this_machine, one_build_at_a_time
+from tests.support import s3server
+from tests.support.awsscripts import AwsScripts
+from tests.support.containers import network_of_this_machine, one_build_at_a_time
+from tests.support.project import ROOT, copy_project
+from tests.support.results import assert_equal_by_check
 from moto.cloudformation.models import cloudformation_backends
 
 SCRIPT = "exec_EMR_compute_s3_storage.sh"

@@ -1,4 +1,4 @@
-"""Messages compared whole: each stands in a file of tests/golden, with the paths of the run replaced by names."""
+"""Messages compared whole: each stands in a file of tests/support/golden, with the paths of the run replaced by names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def assert_golden(name: str, said: str, **places: object) -> None:
-    """What was said equals tests/golden/<name>.txt; UPDATE_GOLDEN=1 writes the file instead."""
+    """What was said equals tests/support/golden/<name>.txt; UPDATE_GOLDEN=1 writes the file instead."""
     for place, path in places.items():
         said = said.replace(str(path), f"<{place}>")
     said = re.sub(r"\d+\.\d+ s\b", "<seconds>", said)

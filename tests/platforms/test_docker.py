@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-import s3server
-from conftest import (
-    ROOT,
-    Docker,
-    assert_equal_by_check,
-    copy_project,
-    job_environment,
-    network_of_this_machine,
-    one_build_at_a_time,
-    rating_lines,
-    write_input,
-)
-from places import Bucket
+from tests.support import s3server
+from tests.support.containers import Docker, network_of_this_machine, one_build_at_a_time
+from tests.support.inputs import rating_lines, write_input
+from tests.support.jobs import job_environment
+from tests.support.project import ROOT, copy_project
+from tests.support.results import assert_equal_by_check
+from tests.support.places import Bucket
 
 import movielens_pipeline as job
 
@@ -197,7 +191,7 @@ def test_java_takes_the_archive_of_classes_that_the_image_holds(spark_image: Doc
 
 @pytest.mark.usefixtures("spark_image")
 def test_the_benchmark_measures_spark_in_the_image(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "benchmarks" / "benchmark.py", "--ratings", "20000", "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks.benchmark", "--ratings", "20000", "--rounds", "1"]
     options = ["--folder", tmp_path, "--contestants", "spark", "spark_plain", "--image", IMAGES["spark"]]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=job_environment())
     assert done.returncode == 0, done.stderr

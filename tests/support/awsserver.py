@@ -29,7 +29,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
-import s3server
+from tests.support import s3server
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.exceptions import JsonRESTError

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import s3server
+from tests.support import s3server
 from botocore.exceptions import ClientError
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import boto3
 import pytest
-import s3server
+from tests.support import s3server
 import yaml
-from conftest import ROOT
+from tests.support.project import ROOT
 from policy_sentry.querying.actions import get_action_data
 
 TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
@@ -141,7 +141,7 @@ class Stacks:
 
     def call(self, command: str) -> str:
         """What a command of the scripts' library says, which must succeed."""
-        source = "set -euo pipefail; root=$1; source scripts/lib.sh; source scripts/aws.sh; use_aws_cli .; "
+        source = "set -euo pipefail; root=$1; source scripts/common.sh; source scripts/environments.sh; source scripts/aws.sh; use_aws_cli .; "
         done = subprocess.run(
             ["bash", "-c", source + command, "test", "."],
             cwd=ROOT,

@@ -1,0 +1,41 @@
+"""The job as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.project import ROOT
+
+S3_JARS = Path(sys.prefix) / "s3-jars"
+
+
+def job_command(engine: str, *arguments: object) -> list[str]:
+    """The command that starts the job in a process of its own, as its users start it."""
+    spark_submit = ["spark-submit", "--master", "local[2]", "--driver-class-path", f"{S3_JARS}/*"]
+    launcher = {"sail": [sys.executable], "spark": spark_submit}[engine]
+    return [*launcher, str(ROOT / "movielens_pipeline.py"), *map(str, arguments)]
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of a process of its own: this one's, without what the suite set for itself."""
+    own = {"SPARK_CONNECT_MODE_ENABLED", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"}
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["SPARK_CONF_DIR"] = str(ROOT / "scripts" / "spark-conf")
+    return environment
+
+
+def run_job(engine: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the job in a process of its own to its end."""
+    return subprocess.run(
+        job_command(engine, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **{"env": job_environment(), **options},
+    )

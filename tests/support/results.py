@@ -1,0 +1,31 @@
+"""Looking at results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+import check_local_results
+
+DATASETS = set(check_local_results.COLUMNS)
+
+
+def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
+    """The rows of a published dataset, sorted, read with DuckDB from the files that the manifest lists."""
+    files = check_local_results.published_files(output_path, dataset)
+    listed = check_local_results.sql_list(files)
+    return duckdb.connect().execute(f"SELECT * FROM read_parquet({listed}) ORDER BY ALL").fetchall()
+
+
+def assert_equal_by_check(input_path: Path | str, output_path: Path | str) -> None:
+    """The independent check finds all datasets equal."""
+    assert check_local_results.check(input_path, output_path)
+
+
+def visible_names(folder: Path) -> set[str]:
+    """What a folder holds, without an empty staging folder."""
+    if not folder.is_dir():
+        return set()
+    return {entry.name for entry in folder.iterdir() if entry.name != "_staging" or any(entry.iterdir())}
