@@ -21,6 +21,7 @@ from tests.support.project import ROOT
 
 start_session = job.get_spark_session
 
+
 @pytest.fixture
 def input_path(tmp_path: Path) -> Path:
     return write_input(tmp_path / "input")
@@ -146,6 +147,7 @@ def bucket_path(s3_server: s3server.S3Server, proxy: s3server.FaultyProxy, tmp_p
 
 # ---------------------------------------------------------------------------------------------------------------
 # Containers
+
 
 @pytest.fixture(scope="session")
 def docker() -> Docker:

@@ -22,14 +22,13 @@ import threading
 import time
 from pathlib import Path
 
+import check_local_results
+import movielens_pipeline as job
 from tests.support import s3server
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_command, job_environment
-from tests.support.project import ROOT
 from tests.support.places import Bucket, Disk, Place
-
-import check_local_results
-import movielens_pipeline as job
+from tests.support.project import ROOT
 
 # The job, with every storage operation slowed down, so that publishing takes about a second
 SECONDS_OF_SLOW_PUBLISHING = 0.8

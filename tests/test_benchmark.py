@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.jobs import job_environment
-from tests.support.project import ROOT
 
 from benchmarks import benchmark
+from tests.support.jobs import job_environment
+from tests.support.project import ROOT
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests.support.inputs import write_input
-from tests.support.project import ROOT
 
 from check_local_results import main, published_files, sql_list
+from tests.support.inputs import write_input
+from tests.support.project import ROOT
 
 Check = Callable[..., tuple[int, str]]
 

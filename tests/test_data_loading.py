@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 import movielens_pipeline as job
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 RATING_BYTES = rating_lines(RATINGS)
 MOVIE_BYTES = movie_lines(MOVIES)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.inputs import MOVIES, movie_lines, write_input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import movielens_pipeline as job
+from tests.support.inputs import MOVIES, movie_lines, write_input
 
 INT_MAX = 2**31 - 1
 NUMBERS = [

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from tests.support.project import ROOT
 
 NAMES = ("movies.dat", "ratings.dat")

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import movielens_pipeline as job
+from check_local_results import COLUMNS
 from tests.support.inputs import movie_lines, rating_lines, real_data, write_input
 from tests.support.jobs import job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import assert_equal_by_check, rows_of
-
-import movielens_pipeline as job
-from check_local_results import COLUMNS
 
 Publish = Callable[..., str]
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+import movielens_pipeline as job
+from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
 from tests.support.jobs import job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import rows_of, visible_names
-from tests.support.golden import assert_golden
-
-import movielens_pipeline as job
 
 Main = Callable[..., tuple[int, str]]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import stress
-from tests.support.inputs import RATINGS, rating_lines, write_input
-from tests.support.results import DATASETS, assert_equal_by_check, visible_names
-from tests.support.places import Disk, Place
 
 import movielens_pipeline as job
+from tests import stress
+from tests.support.inputs import RATINGS, rating_lines, write_input
+from tests.support.places import Disk, Place
+from tests.support.results import DATASETS, assert_equal_by_check, visible_names
 
 
 class InjectedError(OSError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support import oracle
 from chispa import assert_df_equality
-from tests.support.inputs import MOVIES, RATINGS
 from hypothesis import HealthCheck, given, settings
 
 import movielens_pipeline as job
+from tests.support import oracle
+from tests.support.inputs import MOVIES, RATINGS
 
 
 def frames(spark: Any, ratings: list[Any], movies: list[Any], partitions: int = 2) -> tuple[Any, Any]:

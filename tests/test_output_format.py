@@ -8,11 +8,11 @@ from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
-from tests.support.inputs import MOVIES, RATINGS
-from tests.support.results import rows_of
 
 import movielens_pipeline as job
 from check_local_results import COLUMNS, published_files, sql_list
+from tests.support.inputs import MOVIES, RATINGS
+from tests.support.results import rows_of
 
 
 def test_every_dataset_has_the_contract_s_columns(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from tests.support.inputs import MOVIES, RATINGS
 
 import movielens_pipeline as job
+from tests.support.inputs import MOVIES, RATINGS
 
 
 def write(spark: Any, input_path: Path, target: Path) -> dict[str, int]:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import stress
-from tests.support.inputs import RATINGS, rating_lines, write_input
-from tests.support.jobs import job_command, job_environment, run_job
-from tests.support.project import ROOT
-from tests.support.results import DATASETS, assert_equal_by_check, rows_of, visible_names
-from tests.support.golden import assert_golden
-from tests.support.places import Disk, Place
 
 import movielens_pipeline as job
 from check_local_results import main as check_main
+from tests import stress
+from tests.support.golden import assert_golden
+from tests.support.inputs import RATINGS, rating_lines, write_input
+from tests.support.jobs import job_command, job_environment, run_job
+from tests.support.places import Disk, Place
+from tests.support.project import ROOT
+from tests.support.results import DATASETS, assert_equal_by_check, rows_of, visible_names
 
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]

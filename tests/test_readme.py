@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.jobs import job_environment
-from tests.support.project import ROOT, copy_project
 
 import movielens_pipeline as job
+from tests.support.jobs import job_environment
+from tests.support.project import ROOT, copy_project
 
 README = (ROOT / "README.md").read_text()
 ALL_TEXT = README + (ROOT / "dataset" / "README.md").read_text()

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
-from tests.support.results import assert_equal_by_check, rows_of, visible_names
-from tests.support.golden import FOLDER, assert_golden
 
 import movielens_pipeline as job
+from tests.support.golden import FOLDER, assert_golden
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from tests.support.results import assert_equal_by_check, rows_of, visible_names
 
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import s3server
-from tests import stress
-from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import job_command, job_environment
-from tests.support.project import ROOT
-from tests.support.results import DATASETS, assert_equal_by_check
-from tests.support.golden import assert_golden
-from tests.support.places import Bucket
 
 import movielens_pipeline as job
+from tests import stress
+from tests.support import s3server
+from tests.support.golden import assert_golden
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
+from tests.support.jobs import job_command, job_environment
+from tests.support.places import Bucket
+from tests.support.project import ROOT
+from tests.support.results import DATASETS, assert_equal_by_check
 
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import movielens_pipeline as job
+from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
 from tests.support.jobs import job_command, job_environment, run_job
 from tests.support.project import ROOT
-from tests.support.golden import assert_golden
-
-import movielens_pipeline as job
 
 
 def test_plain_python_means_sail_and_spark_submit_means_spark(monkeypatch: pytest.MonkeyPatch) -> None:

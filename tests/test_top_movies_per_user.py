@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support import oracle
 import pytest
 from chispa import assert_df_equality
-from tests.support.inputs import RATINGS
 from hypothesis import HealthCheck, given, settings
 
 import movielens_pipeline as job
+from tests.support import oracle
+from tests.support.inputs import RATINGS
 
 
 def top(spark: Any, ratings: list[Any], partitions: int = 2) -> list[tuple[Any, ...]]:

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+
+import movielens_pipeline as job
 from tests.support import s3server
 from tests.support.containers import Docker, network_of_this_machine, one_build_at_a_time
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_environment
+from tests.support.places import Bucket
 from tests.support.project import ROOT, copy_project
 from tests.support.results import assert_equal_by_check
-from tests.support.places import Bucket
-
-import movielens_pipeline as job
 
 IMAGES = {"sail": "movielens_pipeline", "spark": "movielens_pipeline:spark"}
 CALLER = f"{os.getuid()}:{os.getgid()}"

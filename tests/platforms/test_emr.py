@@ -8,18 +8,18 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.support import awsserver
 import pytest
-from tests.support import s3server
-from tests.support.awsscripts import AwsScripts
-from tests.support.containers import network_of_this_machine, one_build_at_a_time
-from tests.support.project import ROOT, copy_project
-from tests.support.results import assert_equal_by_check
 from moto.cloudformation.models import cloudformation_backends
+
+from tests.support import awsserver, s3server
+from tests.support.awsscripts import AwsScripts, permissions, wait_until
+from tests.support.containers import network_of_this_machine, one_build_at_a_time
+from tests.support.project import copy_project
+from tests.support.results import assert_equal_by_check
 
 SCRIPT = "exec_EMR_compute_s3_storage.sh"
 WAYS = {"cluster": [], "serverless": ["--serverless"]}
@@ -47,25 +47,6 @@ def applications(plane: awsserver.ControlPlane) -> list[dict[str, Any]]:
     """The applications that are not deleted."""
     found = plane.client("emr-serverless").list_applications()["applications"]
     return [application for application in found if application["state"] != "TERMINATED"]
-
-
-def permissions(way: str) -> set[str]:
-    """The actions that the README names for a way to run, without their services."""
-    (row,) = re.findall(rf"^\| {way} \| (.*) \|$", marked_table("permissions"), re.MULTILINE)
-    return {action.partition(":")[2] for action in re.findall(r"`([a-z-]+:\w+)`", row)}
-
-
-def marked_table(mark: str) -> str:
-    found = re.search(rf"<!-- {mark} -->\n((?:\|.*\n)+)", (ROOT / "README.md").read_text())
-    assert found
-    return found[1]
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support import awsserver
 import pytest
-from tests.support import s3server
-from tests.support.awsscripts import AwsScripts
+
+from tests.support import awsserver, s3server
+from tests.support.awsscripts import AwsScripts, permissions, wait_until
 from tests.support.containers import Docker, one_build_at_a_time
 from tests.support.project import copy_project
 from tests.support.results import assert_equal_by_check
-from test_emr import permissions, wait_until
 
 SCRIPT = "run_docker_fargate.sh"
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import boto3
 import pytest
-from tests.support import s3server
 import yaml
-from tests.support.project import ROOT
 from policy_sentry.querying.actions import get_action_data
+
+from tests.support import s3server
+from tests.support.project import ROOT
 
 TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
 # ministack with what it lacks, which it only notes down
@@ -141,7 +142,8 @@ class Stacks:
 
     def call(self, command: str) -> str:
         """What a command of the scripts' library says, which must succeed."""
-        source = "set -euo pipefail; root=$1; source scripts/common.sh; source scripts/environments.sh; source scripts/aws.sh; use_aws_cli .; "
+        parts = " ".join(f"source scripts/{part}.sh;" for part in ("common", "environments", "aws"))
+        source = f"set -euo pipefail; root=$1; {parts} use_aws_cli .; "
         done = subprocess.run(
             ["bash", "-c", source + command, "test", "."],
             cwd=ROOT,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.support import s3server
 from tests.support.inputs import write_input
 from tests.support.jobs import job_environment

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support import awsserver
 from tests.support.jobs import job_environment
+from tests.support.project import ROOT
 
 
 class AwsScripts:
@@ -37,3 +41,22 @@ class AwsScripts:
         process = self.start(script, *arguments, **variables)
         out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def permissions(way: str) -> set[str]:
+    """The actions that the README names for a way to run, without their services."""
+    (row,) = re.findall(rf"^\| {way} \| (.*) \|$", marked_table("permissions"), re.MULTILINE)
+    return {action.partition(":")[2] for action in re.findall(r"`([a-z-]+:\w+)`", row)}
+
+
+def marked_table(mark: str) -> str:
+    found = re.search(rf"<!-- {mark} -->\n((?:\|.*\n)+)", (ROOT / "README.md").read_text())
+    assert found
+    return found[1]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.2)

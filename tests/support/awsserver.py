@@ -29,7 +29,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
-from tests.support import s3server
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.exceptions import JsonRESTError
@@ -49,6 +48,8 @@ from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import S3Backend
 from werkzeug.serving import make_server
+
+from tests.support import s3server
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

@@ -1,4 +1,4 @@
-"""Messages compared whole: each stands in a file of tests/support/golden, with the paths of the run replaced by names."""
+"""Messages compared whole: each stands in a file of tests/support/golden, the paths of the run replaced by names."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.support import s3server
 from botocore.exceptions import ClientError
+
+from tests.support import s3server
 
 
 class Disk:
