@@ -20,7 +20,7 @@ set -euo pipefail
 
 main() {
   local root
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
   # shellcheck source=scripts/environments.sh

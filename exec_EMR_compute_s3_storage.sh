@@ -36,7 +36,7 @@ set -euo pipefail
 
 main() {
   local root
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
   # shellcheck source=scripts/environments.sh
@@ -47,34 +47,23 @@ main() {
   EMR_RELEASE_LABEL=${EMR_RELEASE_LABEL:-emr-spark-8.1.0} EMR_TIME_LIMIT=${EMR_TIME_LIMIT:-2h}
   EMR_START_LIMIT=${EMR_START_LIMIT:-30m} LOG_SECONDS=${LOG_SECONDS:-300}
   RUN_ID=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM
-  SERVERLESS='' KEEP='' DRY_RUN=''
-  local arguments=() argument script upload=''
-  for argument in "$@"; do
-    case $argument in
-    --serverless) SERVERLESS=yes ;;
-    --keep) KEEP=yes ;;
-    --dry_run | --dry-run) DRY_RUN=yes ;;
-    --upload_dataset | --upload-dataset) upload=yes ;;
-    *) arguments+=("$argument") ;;
-    esac
-  done
+  take_flags SERVERLESS KEEP DRY_RUN UPLOAD_DATASET -- "$@"
   [[ -z $KEEP || -n $SERVERLESS ]] || die 2 '--keep goes with --serverless; a cluster ends with its step'
   TIME_LIMIT=$(seconds_in EMR_TIME_LIMIT)
   DEADLINE=$(seconds_in EMR_START_LIMIT)
   DEADLINE=$((DEADLINE + TIME_LIMIT))
   use_aws_cli "$root"
   require_bucket_there
-  script=s3://$S3_BUCKET_NAME/code/movielens_pipeline-$(cksum <"$root/movielens_pipeline.py" | cut -d ' ' -f 1).py
-  change s3 cp --only-show-errors "$root/movielens_pipeline.py" "$script"
-  [[ -z $upload ]] || upload_dataset "$root"
+  upload_job "$root"
+  [[ -z $UPLOAD_DATASET ]] || upload_dataset "$(python_with_boto3 "$root")" "$root/scripts/upload_dataset.py"
   # shellcheck source=scripts/emr_cluster.sh
   source "$root/scripts/emr_cluster.sh"
   # shellcheck source=scripts/emr_serverless.sh
   source "$root/scripts/emr_serverless.sh"
   local run=run_on_cluster
   [[ -z $SERVERLESS ]] || run=run_serverless
-  "$run" "$script" --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
-    ${arguments[@]+"${arguments[@]}"}
+  "$run" --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
+    ${OTHERS[@]+"${OTHERS[@]}"}
 }
 
 main "$@"

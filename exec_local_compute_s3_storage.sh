@@ -22,24 +22,20 @@ set -euo pipefail
 
 main() {
   local root
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
   # shellcheck source=scripts/environments.sh
   source "$root/scripts/environments.sh"
   help_if_asked "$@"
   require_bucket
-  local arguments=() argument
-  for argument in "$@"; do
-    if [[ $argument == --upload_dataset || $argument == --upload-dataset ]]; then
-      make_environment "$root/.venv" "$root/requirements-embedded.txt"
-      "$root/.venv/bin/python" "$root/scripts/upload_dataset.py" "$S3_BUCKET_NAME"
-    else
-      arguments+=("$argument")
-    fi
-  done
+  take_flags UPLOAD_DATASET -- "$@"
+  if [[ -n $UPLOAD_DATASET ]]; then
+    make_environment "$root/.venv" "$root/requirements/embedded.txt"
+    upload_dataset "$root/.venv/bin/python" "$root/scripts/upload_dataset.py"
+  fi
   run_on_this_machine "$root" --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
-    ${arguments[@]+"${arguments[@]}"}
+    ${OTHERS[@]+"${OTHERS[@]}"}
 }
 
 main "$@"

@@ -25,7 +25,7 @@ set -euo pipefail
 
 main() {
   local root
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
   # shellcheck source=scripts/environments.sh
@@ -34,22 +34,15 @@ main() {
   source "$root/scripts/aws.sh"
   help_if_asked "$@"
   FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
-  TASK='' TASK_NAME=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM DRY_RUN='' CLUSTER='' LOG_GROUP='' LOG_TOKEN=''
-  local arguments=() argument upload=''
-  for argument in "$@"; do
-    case $argument in
-    --dry_run | --dry-run) DRY_RUN=yes ;;
-    --upload_dataset | --upload-dataset) upload=yes ;;
-    *) arguments+=("$argument") ;;
-    esac
-  done
+  TASK='' TASK_NAME=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM CLUSTER='' LOG_GROUP='' LOG_TOKEN=''
+  take_flags DRY_RUN UPLOAD_DATASET -- "$@"
   TIME_LIMIT=$(seconds_in FARGATE_TIME_LIMIT)
   use_aws_cli "$root"
   require_bucket_there
-  [[ -z $upload ]] || upload_dataset "$root"
+  [[ -z $UPLOAD_DATASET ]] || upload_dataset "$(python_with_boto3 "$root")" "$root/scripts/upload_dataset.py"
   local call=()
   make_task_call --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
-    ${arguments[@]+"${arguments[@]}"}
+    ${OTHERS[@]+"${OTHERS[@]}"}
   say_what_a_task_may_cost
   if [[ -n $DRY_RUN ]]; then
     print_call "${call[@]}"

@@ -7,14 +7,14 @@
 # is missing or older than what it is made of: movielens_pipeline, or movielens_pipeline:spark for --engine spark.
 #
 # Environment:
-#   SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE   as README.md says; handed over when it is set
+#   SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE   as docs/configuration.md says; handed over when it is set
 #
 # Exit status: the job's; 1 when there is no docker or the image cannot be built; 125 to 127 are docker's own.
 set -euo pipefail
 
 main() {
   local root
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
   # shellcheck source=scripts/containers.sh

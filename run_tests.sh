@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Usage: run_tests.sh [PYTEST ARGUMENT...]
-# Summary: Makes the test environment (.venv-spark, from requirements.txt, with the S3 connector of Spark) and runs
-#          `pytest tests/` in it.
+# Usage: run_tests.sh [--all] [PYTEST ARGUMENT...]
+# Summary: Runs the tests that show what the job promises: both engines, publishing, rejects, the independent check, the
+#          wrappers. With --all every test; with arguments of pytest those that they choose.
 #
+# The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark, where it is missing.
 # The spark half of the tests needs Java 17 or 21. As root on Debian or Ubuntu it is installed when it is missing;
 # elsewhere one line says what to install.
 #
@@ -15,18 +16,23 @@ set -euo pipefail
 
 main() {
   local root
-  root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+  root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
   # shellcheck source=scripts/environments.sh
   source "$root/scripts/environments.sh"
   help_if_asked "$@"
+  local chosen=()
+  case ${1:-} in
+  '') chosen=(-m 'not thorough') ;;
+  --all) shift ;;
+  esac
   install_java
   use_spark_environment "$root"
   make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
   cd "$root"
   PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 \
-    --dist=loadfile tests/ "$@"
+    --dist=loadfile ${chosen[@]+"${chosen[@]}"} "$@"
 }
 
 # install_java: installs Java where that can be done without asking.

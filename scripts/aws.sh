@@ -10,7 +10,7 @@ SIGNALLED=0 # the exit status that a signal has asked for
 use_aws_cli() {
   export AWS_PAGER='' AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-8}
   command -v aws >/dev/null && return
-  make_environment "$1/.venv-aws" "$1/requirements-aws.txt"
+  make_environment "$1/.venv-aws" "$1/requirements/aws.txt"
   export PATH="$PATH:$1/.venv-aws/bin"
 }
 
@@ -74,7 +74,7 @@ end_in_order() {
   trap '' HUP INT TERM
   ((SIGNALLED == 0)) || status=$SIGNALLED
   SIGNALLED=0 # or the first pause of what cleans up would end it
-  ("$2") || say 'could not clean up; README.md, "Cleaning up", says what may be left and how to remove it'
+  ("$2") || say 'could not clean up; docs/aws.md, "Cleaning up", says what may be left and how to remove it'
   exit "$status"
 }
 
@@ -136,15 +136,38 @@ change() {
   fi
 }
 
-# upload_dataset ROOT: the bundled dataset, unless there is one.
-upload_dataset() {
-  local there file
-  there=$(ask s3api list-objects-v2 --bucket "$S3_BUCKET_NAME" --prefix dataset/ --query 'Contents[].Key')
-  [[ $there != *dataset/movies.dat* && $there != *dataset/ratings.dat* ]] || return 0
-  for file in movies.dat ratings.dat; do
-    change s3 cp --only-show-errors "$1/dataset/$file" "s3://$S3_BUCKET_NAME/dataset/$file"
-  done
-  [[ -n $DRY_RUN ]] || say "uploaded the bundled dataset to s3://$S3_BUCKET_NAME/dataset"
+# python_with_boto3 ROOT: prints the Python of this machine where it has boto3, else that of the environment of aws.
+python_with_boto3() {
+  if python3 -c 'import boto3' 2>/dev/null; then
+    printf 'python3\n'
+  else
+    make_environment "$1/.venv-aws" "$1/requirements/aws.txt"
+    printf '%s\n' "$1/.venv-aws/bin/python"
+  fi
+}
+
+# upload_job ROOT: brings the script and the package to the bucket; sets JOB and PACKAGE, their addresses there. Both are
+# named by what is in them, so that a run that goes on keeps its own.
+upload_job() {
+  local root=$1 made_of folder
+  made_of=$(CDPATH='' cd "$root" && find movielens_pipeline.py movielens -name '*.py' -exec cksum {} + | sort | cksum)
+  JOB=s3://$S3_BUCKET_NAME/code/movielens_pipeline-${made_of%% *}.py
+  PACKAGE=s3://$S3_BUCKET_NAME/code/movielens-${made_of%% *}.zip
+  folder=$(mktemp -d)
+  pack "$root" "$folder/movielens.zip"
+  change s3 cp --only-show-errors "$root/movielens_pipeline.py" "$JOB"
+  change s3 cp --only-show-errors "$folder/movielens.zip" "$PACKAGE"
+  rm -rf "$folder"
+}
+
+# pack ROOT ARCHIVE: the package as spark-submit --py-files takes it.
+pack() {
+  (CDPATH='' cd "$1" && "$(find_python)" - "$2" <<'PYTHON') || die 1 "could not pack $1/movielens"
+import pathlib, sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as archive:
+    for file in sorted(pathlib.Path("movielens").rglob("*.py")):
+        archive.write(file)
+PYTHON
 }
 
 # fetch_log ADDRESS: sets LOG to a compressed log of the bucket; fails where it is not there yet.

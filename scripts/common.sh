@@ -31,3 +31,30 @@ engine_of() {
   done
   printf '%s\n' "$engine"
 }
+
+# take_flags NAME... -- ARGUMENT...: sets the variable of each flag, as DRY_RUN of --dry_run or --dry-run, to yes where
+# it is among the arguments and else to nothing, and OTHERS to the others.
+take_flags() {
+  local known=' ' name argument
+  while [[ $1 != -- ]]; do
+    known+="$1 "
+    printf -v "$1" ''
+    shift
+  done
+  shift
+  OTHERS=()
+  for argument in "$@"; do
+    name=$(tr 'a-z-' 'A-Z_' <<<"${argument#--}")
+    if [[ $argument == --[a-z]* && $known == *" $name "* ]]; then
+      printf -v "$name" yes
+    else
+      OTHERS+=("$argument")
+    fi
+  done
+}
+
+# upload_dataset COMMAND...: brings the bundled dataset to S3_BUCKET_NAME, unless it has one. The command is the Python,
+# or what runs it elsewhere, and the script there.
+upload_dataset() {
+  "$@" ${DRY_RUN:+--dry_run} "$S3_BUCKET_NAME"
+}

@@ -4,41 +4,48 @@
 # run_in_container ROOT ARGUMENT...: becomes the job in its image, as the user who calls, with nothing mounted but what
 # it reads (not to be written to) and writes, each where it stands on this machine, so that messages name it.
 run_in_container() {
-  local root=$1 image=movielens_pipeline target=embedded upload='' input='' output='' arguments=()
+  local root=$1 image=movielens_pipeline target=embedded input='' output='' arguments=()
   shift
+  take_flags UPLOAD_DATASET -- "$@"
+  set -- ${OTHERS[@]+"${OTHERS[@]}"}
   while (($#)); do
     case $1 in
-    --input[_-]path=* | --output[_-]path=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
-    esac
-    case $1 in
-    --input[_-]path) input=${2:-} input=${input#file://} ;;
-    --output[_-]path) output=${2:-} output=${output#file://} ;;
-    --upload[_-]dataset) upload=yes ;;
+    --input[_-]path=*) input=${1#*=} ;;
+    --output[_-]path=*) output=${1#*=} ;;
+    --input[_-]path) input=${2:-} && shift ;;
+    --output[_-]path) output=${2:-} && shift ;;
     *) arguments+=("$1") ;;
     esac
-    [[ $1 != --*put[_-]path || $# -lt 2 ]] || shift
-    shift
+    (($# == 0)) || shift
   done
+  input=${input#file://} output=${output#file://}
   if [[ $(engine_of ${arguments[@]+"${arguments[@]}"}) == spark ]]; then
     image=movielens_pipeline:spark target=spark
   fi
   build_image "$root" "$image" "$target"
-  local options=(--rm --user "$(id -u):$(id -g)")
+  local options=(--rm --user "$(id -u):$(id -g)" --env KEEP_USER=yes)
   hand_over_environment SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE SPARK_DRIVER_MEMORY
-  [[ -z $upload ]] || docker run "${options[@]}" --volume "$root/dataset:/opt/movielens/dataset:ro" --entrypoint \
-    /opt/movielens/environment/bin/python "$image" /opt/movielens/scripts/upload_dataset.py "$S3_BUCKET_NAME"
+  [[ -z $UPLOAD_DATASET ]] || upload_dataset docker run "${options[@]}" \
+    --volume "$root/dataset:/opt/movielens/dataset:ro" --entrypoint /opt/movielens/environment/bin/python "$image" \
+    /opt/movielens/scripts/upload_dataset.py
   if [[ $input != *://* ]]; then
     [[ -e $input ]] || die 3 "$input not found"
-    input=$(cd "$input" && pwd)
-    options+=(--mount "type=bind,source=$input,target=$input,readonly")
+    input=$(CDPATH='' cd "$input" && pwd)
+    options+=(--mount "$(mount_of "$input"),readonly")
   fi
   if [[ $output != *://* ]]; then
     mkdir -p "$output" || die 1 "$output cannot be made"
-    output=$(cd "$output" && pwd)
-    options+=(--mount "type=bind,source=$output,target=$output")
+    output=$(CDPATH='' cd "$output" && pwd)
+    options+=(--mount "$(mount_of "$output")")
   fi
   exec docker run "${options[@]}" "$image" --input_path "$input" --output_path "$output" \
     ${arguments[@]+"${arguments[@]}"}
+}
+
+# mount_of FOLDER: prints the mount of a folder where it stands, its fields quoted, for a path may hold a comma.
+mount_of() {
+  local path=${1//\"/\"\"}
+  printf 'type=bind,"source=%s","target=%s"' "$path" "$path"
 }
 
 # hand_over_environment NAME...: adds to options what the container needs to know, and the variables named; they are
@@ -57,8 +64,8 @@ hand_over_environment() {
 build_image() {
   local root=$1 image=$2 target=$3 made_of
   command -v docker >/dev/null || die 1 'docker is needed: https://docs.docker.com/engine/install'
-  made_of=$(cd "$root" && cat Dockerfile .dockerignore VERSION movielens_pipeline.py exec_EMR_compute_s3_storage.sh \
-    requirements-{embedded,spark,aws}.txt scripts/*.{sh,py} scripts/spark-conf/* dataset/*.dat | cksum)
+  made_of=$(CDPATH='' cd "$root" && find Dockerfile .dockerignore VERSION movielens_pipeline.py movielens requirements \
+    exec_EMR_compute_s3_storage.sh scripts dataset -type f ! -name '*.pyc' ! -name '*.in' -exec cksum {} + | sort | cksum)
   [[ $(made_of "$image") != "${made_of%% *}" ]] || return 0
   printf 'building the image %s (once; some minutes)\n' "$image" >&2
   docker build --quiet --target "$target" --label "movielens_pipeline.made_of=${made_of%% *}" --tag "$image" \

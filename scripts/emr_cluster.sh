@@ -6,7 +6,7 @@ EMR_CORE_INSTANCES=${EMR_CORE_INSTANCES:-2}
 EMR_PRICE_PER_INSTANCE_HOUR=${EMR_PRICE_PER_INSTANCE_HOUR:-0.20}
 CLUSTER_ID='' CLUSTER_NAME=''
 
-# run_on_cluster SCRIPT ARGUMENT...: runs the job and ends with its exit status.
+# run_on_cluster ARGUMENT...: runs the job and ends with its exit status.
 run_on_cluster() {
   local call=()
   require_number EMR_CORE_INSTANCES
@@ -26,7 +26,7 @@ run_on_cluster() {
   end_as_the_step
 }
 
-# make_cluster_call SCRIPT ARGUMENT...: sets call, of aws.
+# make_cluster_call ARGUMENT...: sets call, of aws.
 make_cluster_call() {
   local roles network group attributes types configs='' type fleets step
   roles=$(stack_outputs "$STACK_NAME-emr")
@@ -51,7 +51,7 @@ create_role_emr_serverless.sh makes them"
   # shellcheck disable=SC2016 # for the cluster's shell
   step=$(json_list bash -c \
     'timeout --kill-after=60 "$@"; status=$?; echo "exit status of the job: $status"; exit $status' \
-    step "$EMR_TIME_LIMIT" spark-submit --deploy-mode client "$@")
+    step "$EMR_TIME_LIMIT" spark-submit --deploy-mode client --py-files "$PACKAGE" "$JOB" "$@")
   call=(emr create-cluster --name "$CLUSTER_NAME" --release-label "$EMR_RELEASE_LABEL" --applications Name=Spark
     --log-uri "s3://$S3_BUCKET_NAME/logs/" --service-role "$(value_of "$roles" ServiceRole)"
     --security-configuration "$(value_of "$roles" SecurityConfiguration)" --ec2-attributes "$attributes"

@@ -6,7 +6,7 @@ EMR_PRICE_PER_VCPU_HOUR=${EMR_PRICE_PER_VCPU_HOUR:-0.042094}
 EMR_PRICE_PER_GB_HOUR=${EMR_PRICE_PER_GB_HOUR:-0.004628}
 APPLICATION_ID='' APPLICATION_NAME='' JOB_RUN_ID=''
 
-# run_serverless SCRIPT ARGUMENT...: runs the job and ends with its exit status.
+# run_serverless ARGUMENT...: runs the job and ends with its exit status.
 run_serverless() {
   local create=() start=() role=${IAM_ROLE_ARN:-} outputs
   require_number EMR_MAX_VCPU
@@ -38,10 +38,10 @@ or set IAM_ROLE_ARN"
   end_as_the_job_run
 }
 
-# make_serverless_calls ROLE SCRIPT ARGUMENT...: sets create and start, of aws.
+# make_serverless_calls ROLE ARGUMENT...: sets create and start, of aws.
 make_serverless_calls() {
-  local role=$1 script=$2
-  shift 2
+  local role=$1
+  shift
   # shellcheck disable=SC2054 # the commas are the command line's
   create=(emr-serverless create-application --name "$APPLICATION_NAME" --type SPARK --architecture ARM64
     --release-label "$EMR_RELEASE_LABEL" --auto-stop-configuration enabled=true,idleTimeoutMinutes=5
@@ -49,7 +49,8 @@ make_serverless_calls() {
     --tags "application=$STACK_NAME")
   start=(emr-serverless start-job-run --name "$STACK_NAME-$RUN_ID" --execution-role-arn "$role"
     --execution-timeout-minutes $(((TIME_LIMIT + 59) / 60)) --tags "application=$STACK_NAME"
-    --job-driver "{\"sparkSubmit\":{\"entryPoint\":\"$script\",\"entryPointArguments\":$(json_list "$@")}}"
+    --job-driver "{\"sparkSubmit\":{\"entryPoint\":\"$JOB\",\"sparkSubmitParameters\":\
+\"--py-files $PACKAGE\",\"entryPointArguments\":$(json_list "$@")}}"
     --configuration-overrides "{\"monitoringConfiguration\":{\"s3MonitoringConfiguration\":\
 {\"logUri\":\"s3://$S3_BUCKET_NAME/logs/\"}}}")
 }

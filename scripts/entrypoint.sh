@@ -2,7 +2,11 @@
 # Usage: docker run --volume "$(pwd)":/app movielens_pipeline [ARGUMENT...]
 # Summary: What the container image runs: the job, from /app/dataset to /app/output unless the arguments say otherwise.
 #
+# Started as root, it becomes the owner of the folder that is mounted at /app, or user 1000 where none is: what it
+# writes is theirs. In a folder of root it stays root. With docker run --user it is that user.
+#
 # Environment:
+#   KEEP_USER          not empty: stays root where it is started as root
 #   MOVIELENS_ENGINE   the engine where the arguments name none: sail, or spark in the image that has it
 #   CLASS_ARCHIVE      the option of Java by which the spark engine uses the archive of classes
 #
@@ -13,6 +17,7 @@ main() {
   local home=/opt/movielens arguments
   # shellcheck source=scripts/common.sh
   source "$home/scripts/common.sh"
+  ((EUID != 0)) || [[ -n ${KEEP_USER:-} ]] || become_owner "$@"
   arguments=("$home/movielens_pipeline.py" --engine "$MOVIELENS_ENGINE" --input_path /app/dataset
     --output_path /app/output "$@")
   case " $* " in
@@ -28,12 +33,24 @@ main() {
   exec "$home/environment/bin/python" "${arguments[@]}"
 }
 
+# become_owner ARGUMENT...: starts over as the owner of what is mounted, unless that is root.
+become_owner() {
+  local owner=1000:1000
+  ! mountpoint --quiet /app || owner=$(stat --format %u:%g /app)
+  export KEEP_USER=yes
+  if [[ ${owner%:*} == 0 ]]; then
+    printf 'the folder that is mounted at /app belongs to root, and so will what is written there\n' >&2
+    return
+  fi
+  exec setpriv --reuid "${owner%:*}" --regid "${owner#*:}" --clear-groups "$0" "$@"
+}
+
 # require_writable FOLDER: out with one line where the user may neither write to the folder nor make it.
 require_writable() {
   local folder=$1
   [[ -e $folder ]] || folder=$(dirname "$folder")
-  [[ -w $folder ]] || die 1 "user $(id -u) may not write to the folder that is mounted at /app; \
-behind docker run add: --user \"\$(id -u):\$(id -g)\""
+  [[ -w $folder ]] || die 1 "user $(id -u) may not write to $folder: mount a folder at /app, or one that this user may \
+write to; without --user it is the folder's owner"
 }
 
 # know_the_user: gives a user of docker run --user, who is not in /etc/passwd, the name that Hadoop insists on.

@@ -3,14 +3,21 @@
 
 LEAST_JAVA=17
 
-# make_environment FOLDER REQUIREMENTS: a Python environment that holds just what the requirements file pins;
-# remade when that file has changed. Of several that make it at once, one works and the others wait.
+# make_environment FOLDER REQUIREMENTS: a Python environment that holds just what the requirements file pins; remade
+# when that file has changed, or when its Python is gone. Of several that make it at once, one works and the others wait.
 make_environment() {
   local folder=$1 requirements=$2
-  cmp -s "$requirements" "$folder/requirements.installed" && return
+  ! is_ready "$folder" "$requirements" || return 0
   lock "$folder"
-  cmp -s "$requirements" "$folder/requirements.installed" || install_requirements "$folder" "$requirements"
+  is_ready "$folder" "$requirements" || install_requirements "$folder" "$requirements"
   unlock
+}
+
+# is_ready FOLDER REQUIREMENTS: whether the environment holds what is pinned, for the Python that it was made for.
+is_ready() {
+  cmp -s "$2" "$1/requirements.installed" && "$1/bin/python" -I -S -c 'import os, sys
+folder = "python{}.{}".format(*sys.version_info)
+sys.exit(not os.path.isdir(os.path.join(sys.prefix, "lib", folder, "site-packages")))' 2>/dev/null
 }
 
 # lock FOLDER, unlock: what is between them only one process does at a time, where flock is to be had.
@@ -24,22 +31,37 @@ unlock() {
   exec 9>&- # or the job that follows would hold the lock until it ends
 }
 
-# install_requirements FOLDER REQUIREMENTS: makes the environment anew.
+# install_requirements FOLDER REQUIREMENTS: makes the environment in a folder of its own, to which FOLDER then leads.
+# What still runs keeps the one that it was started from; the one before that is deleted.
 install_requirements() {
-  local folder=$1 requirements=$2 python
+  local folder=$1 requirements=$2 python made before
   python=$(find_python)
-  printf 'making %s from %s (once; a minute or two)\n' "$folder" "$(basename "$requirements")" >&2
-  rm -rf "$folder"
+  made=$folder-$(date -u +%Y%m%dT%H%M%SZ)-$$
+  printf 'making %s from %s (once; a minute or two)\n' "$folder" "${requirements#"$(dirname "$folder")/"}" >&2
+  trap 'rm -rf "$made"' EXIT
   if command -v uv >/dev/null; then
-    uv venv --quiet --python "$python" "$folder"
-    uv pip install --quiet --python "$folder/bin/python" --require-hashes --requirement "$requirements"
+    uv venv --quiet --python "$python" "$made"
+    uv pip install --quiet --python "$made/bin/python" --require-hashes --requirement "$requirements"
   else
-    "$python" -m venv "$folder" ||
+    "$python" -m venv "$made" ||
       die 1 "$python cannot make an environment; on Debian or Ubuntu: sudo apt-get install python3-venv"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+    "$made/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
       --requirement "$requirements" || die 1 "pip could not install $requirements; is the package index reachable?"
   fi
-  cp "$requirements" "$folder/requirements.installed"
+  cp "$requirements" "$made/requirements.installed"
+  trap - EXIT
+  before=$(readlink "$folder" || true)
+  [[ -L $folder || ! -e $folder ]] || mv "$folder" "$folder-0"
+  ln -s "$(basename "$made")" "$made.link"
+  "$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$made.link" "$folder"
+  for python in "$folder"-[0-9]*Z-*; do
+    [[ $python == "$made" || $(basename "$python") == "$before" ]] || rm -rf "$python"
+  done
+}
+
+# resolved FOLDER: prints where an environment stands, which stays when another takes its place.
+resolved() {
+  (CDPATH='' cd -P "$1" && pwd)
 }
 
 # find_python: prints a Python of at least 3.11.
@@ -73,8 +95,10 @@ on Debian or Ubuntu: sudo apt-get install openjdk-$LEAST_JAVA-jre-headless"
 use_spark_environment() {
   require_java
   make_environment "$1/.venv-spark" "$1/requirements.txt"
-  local spark_homes=("$1"/.venv-spark/lib/python3*/site-packages/pyspark)
-  export SPARK_HOME=${spark_homes[0]} PYSPARK_PYTHON=$1/.venv-spark/bin/python
+  local environment spark_homes
+  environment=$(resolved "$1/.venv-spark")
+  spark_homes=("$environment"/lib/python3*/site-packages/pyspark)
+  export SPARK_HOME=${spark_homes[0]} PYSPARK_PYTHON=$environment/bin/python
   export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$1/scripts/spark-conf}
 }
 
@@ -116,8 +140,8 @@ run_on_this_machine() {
   local root=$1 options=() progress=false
   shift
   if [[ $(engine_of "$@") == sail ]]; then
-    make_environment "$root/.venv" "$root/requirements-embedded.txt"
-    exec "$root/.venv/bin/python" "$root/movielens_pipeline.py" "$@"
+    make_environment "$root/.venv" "$root/requirements/embedded.txt"
+    exec "$(resolved "$root/.venv")/bin/python" "$root/movielens_pipeline.py" "$@"
   fi
   use_spark_environment "$root"
   if [[ "$*" == *s3://* || "$*" == *s3a://* ]]; then

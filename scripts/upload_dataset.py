@@ -1,40 +1,49 @@
 #!/usr/bin/env python3
-"""Uploads the bundled dataset to s3://<bucket>/dataset, unless one is there. Exit status: 0 it is, 1 it is not."""
+"""Uploads the bundled dataset to s3://<bucket>/dataset, unless one is there; with --dry_run tells what it would do.
+
+Exit status: 0 it is there, 1 it is not.
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import movielens_pipeline as job  # noqa: E402  # found through the line above
+from movielens.contract import PipelineError  # noqa: E402  # found through the line above
+from movielens.storage.s3 import refusals_of, s3_client  # noqa: E402  # as above
 
 
-def upload(bucket: str) -> None:
+def upload(bucket: str, *, dry_run: bool) -> None:
     """Uploads both files, unless one of them is there, under its name or compressed."""
-    client = job.s3_client()
+    client = s3_client()
     there = client.list_objects_v2(Bucket=bucket, Prefix="dataset/").get("Contents", [])
     if any(Path(found["Key"]).name.startswith(("movies.dat", "ratings.dat")) for found in there):
         return
     for name in ("movies.dat", "ratings.dat"):
-        client.upload_file(str(ROOT / "dataset" / name), bucket, f"dataset/{name}")
-    print(f"uploaded the bundled dataset to s3://{bucket}/dataset", file=sys.stderr)
+        file = str(ROOT / "dataset" / name)
+        if dry_run:
+            print(shlex.join(["aws", "s3", "cp", "--only-show-errors", file, f"s3://{bucket}/dataset/{name}"]))
+        else:
+            client.upload_file(file, bucket, f"dataset/{name}")
+    if not dry_run:
+        print(f"uploaded the bundled dataset to s3://{bucket}/dataset", file=sys.stderr)
 
 
-def main(bucket: str) -> int:
+def main(arguments: list[str]) -> int:
     """Uploads, or says in one line why not."""
+    *options, bucket = arguments
     try:
-        upload(bucket)
-    except Exception as error:
-        refusal = job.refusal_of_store(error)
-        if refusal is None:
-            raise
-        print(f"upload_dataset: error: s3://{bucket}: {refusal}", file=sys.stderr)
+        with refusals_of(f"s3://{bucket}"):
+            upload(bucket, dry_run="--dry_run" in options)
+    except PipelineError as error:
+        print(f"upload_dataset: error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 
 import movielens_pipeline as job
+from movielens import contract
+from movielens.storage import Storage
+from movielens.storage.disk import DiskStorage
+from movielens.storage.hadoop import HadoopStorage
+from movielens.storage.s3 import S3Storage
 from tests.support import awsserver, s3server
 from tests.support.containers import Docker
 from tests.support.inputs import write_input
@@ -110,7 +115,7 @@ def use_engine(sessions: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) 
     return use
 
 
-@pytest.fixture(params=job.ENGINES)
+@pytest.fixture(params=contract.ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -121,20 +126,20 @@ def spark(engine: str, use_engine: Callable[[str], Any]) -> Any:
 
 
 @pytest.fixture
-def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Callable[..., tuple[job.Storage, Place]]:
+def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Callable[..., tuple[Storage, Place]]:
     """The implementations of Storage by name, each with a place on it: disk, hadoop (on disk), s3, s3a."""
 
-    def storage(kind: str, folder: Path) -> tuple[job.Storage, Place]:
+    def storage(kind: str, folder: Path) -> tuple[Storage, Place]:
         if kind == "disk":
-            return job.DiskStorage(), Disk(folder / "output")
+            return DiskStorage(), Disk(folder / "output")
         if kind == "hadoop":
             place = Disk(folder / "output")
             place.address = f"file://{place.address}"
-            hadoop = job.HadoopStorage(sessions("spark"), place.address)
+            hadoop = HadoopStorage(sessions("spark"), place.address)
             hadoop.fs = hadoop.fs.getRaw()  # without a checksum file beside each file
             return hadoop, place
         place = Bucket(s3_server, f"{folder.name}-{secrets.token_hex(4)}", folder, kind)
-        return job.S3Storage() if kind == "s3" else job.HadoopStorage(sessions("spark"), place.address), place
+        return S3Storage() if kind == "s3" else HadoopStorage(sessions("spark"), place.address), place
 
     return storage
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import check_local_results
-import movielens_pipeline as job
+from movielens import contract
 from tests.support import s3server
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_command, job_environment
@@ -35,8 +35,9 @@ SECONDS_OF_SLOW_PUBLISHING = 0.8
 SLOW_JOB = """
 import sys, time
 import movielens_pipeline as job
+from movielens import run, terminal
 
-open_storage = job.storage_for
+open_publication = run.Publication
 
 class Slow:
     def __init__(self, storage):
@@ -45,8 +46,8 @@ class Slow:
         time.sleep(0.04)
         return getattr(self.storage, name)
 
-job.storage_for = lambda spark, path: Slow(open_storage(spark, path))
-job.leave(job.main(sys.argv[1:]))
+run.Publication = lambda storage, output, run_id: open_publication(Slow(storage), output, run_id)
+terminal.leave(job.main(sys.argv[1:]))
 """
 
 
@@ -89,7 +90,7 @@ def assert_old_or_new(inputs: list[Path], place: Place) -> str:
     if not (folder / "_publishing.json").exists():
         datasets = json.loads(manifest.read_bytes())["datasets"]
         listed = {folder / file for dataset in datasets.values() for file in dataset["files"]}
-        found = {path for name in job.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
+        found = {path for name in contract.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
         assert found == listed, f"beside the manifest: {found ^ listed}"
     return matching[0]
 
@@ -141,14 +142,14 @@ def race_once(engine: str, inputs: list[Path], place: Place) -> None:
     """Two runs at once: each publishes or finds the output busy, and one whole result stands."""
     running = [start(engine, None, folder, place) for folder in inputs]
     statuses = [process.wait(timeout=300) for process in running]
-    assert set(statuses) <= {0, job.EXIT_BUSY}, statuses
+    assert set(statuses) <= {0, contract.EXIT_BUSY}, statuses
     assert assert_old_or_new(inputs, place) in {folder.name for folder in inputs}
 
 
 def main() -> None:
     """Does as many kills and races as the command line says and prints what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--engine", choices=job.ENGINES, default="sail")
+    parser.add_argument("--engine", choices=contract.ENGINES, default="sail")
     parser.add_argument("--s3", action="store_true", help="publish to an S3 server, started for the purpose")
     parser.add_argument("--in_publishing", action="store_true", help="aim all kills, not half, at publishing")
     parser.add_argument("--kills", type=int, default=100)

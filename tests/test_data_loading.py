@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bz2
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import movielens_pipeline as job
-from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from movielens import contract
+from movielens.reading import find_release
+from tests.support.inputs import LOOKS, MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 RATING_BYTES = rating_lines(RATINGS)
 MOVIE_BYTES = movie_lines(MOVIES)
@@ -18,9 +21,9 @@ MOVIE_BYTES = movie_lines(MOVIES)
 
 def ratings_in(spark: Any, folder: Path) -> list[tuple[Any, ...]]:
     """The rows, which are the same whichever way they are read."""
+    release = find_release(spark, str(folder))
     rows, *others = (
-        sorted(tuple(row) for row in job.load_ratings(spark, str(folder), reading=reading).collect())
-        for reading in job.Reading
+        sorted(tuple(row) for row in job.load_ratings(spark, replace(release, look=look)).collect()) for look in LOOKS
     )
     assert others == [rows, rows]
     return rows
@@ -32,13 +35,13 @@ def movies_in(spark: Any, folder: Path) -> list[tuple[Any, ...]]:
 
 def test_ratings_come_with_the_contract_s_columns_and_types(spark: Any, input_path: Path) -> None:
     frame = job.load_ratings(spark, str(input_path))
-    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == job.SCHEMAS["ratings"]
+    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == contract.SCHEMAS["ratings"]
     assert sorted(tuple(row) for row in frame.collect()) == sorted(RATINGS)
 
 
 def test_movies_come_with_the_contract_s_columns_and_types(spark: Any, input_path: Path) -> None:
     frame = job.load_movies(spark, str(input_path))
-    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == job.SCHEMAS["movies"]
+    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == contract.SCHEMAS["movies"]
     assert sorted(tuple(row) for row in frame.collect()) == MOVIES
 
 
@@ -138,5 +141,5 @@ def test_loading_is_lazy(spark: Any, tmp_path: Path) -> None:
 
 def test_an_input_that_is_there_twice_is_refused(spark: Any, input_path: Path) -> None:
     (input_path / "ratings.dat.gz").write_bytes(gzip.compress(RATING_BYTES))
-    with pytest.raises(job.PipelineError, match=r"there more than once, as ratings.dat, ratings.dat.gz: keep one"):
+    with pytest.raises(contract.PipelineError, match=r"there more than once, as ratings.dat, ratings.dat.gz: keep one"):
         job.load_ratings(spark, str(input_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import movielens_pipeline as job
-from tests.support.inputs import MOVIES, movie_lines, write_input
+from movielens import contract
+from movielens.reading import find_rejects, find_release
+from tests.support.inputs import LOOKS, MOVIES, movie_lines, write_input
 
 INT_MAX = 2**31 - 1
 NUMBERS = [
@@ -53,11 +56,10 @@ def assert_read_as_defined(spark: Any, folder: Path, lines: list[str]) -> None:
     valid_lines = [line for line in lines if valid_rating(line)]
     only_valid = write_input(folder / "only-valid", "\n".join(valid_lines).encode(), movie_lines(MOVIES))
     expected = sorted(row for line in lines if (row := valid_rating(line)))
-    for reading in job.Reading:
-        source = only_valid if reading is job.Reading.COLUMNS else folder
-        read = sorted(tuple(row) for row in job.load_ratings(spark, str(source), reading=reading).collect())
-        assert read == expected, reading
-    rejects = job.find_rejects(spark, str(folder)).collect()
+    for look in LOOKS:
+        release = replace(find_release(spark, str(only_valid if look.all_valid else folder)), look=look)
+        assert sorted(tuple(row) for row in job.load_ratings(spark, release).collect()) == expected, look
+    rejects = find_rejects(spark, str(folder)).collect()
     assert sorted(row["line"] for row in rejects) == sorted(
         line for line in lines if line.strip(" \t") and not valid_rating(line)
     )
@@ -85,7 +87,7 @@ def test_any_lines_are_read_as_defined(spark: Any, tmp_path: Path, lines: list[s
 
 @pytest.mark.parametrize("limit", [10, 47, 2**31 - 1, 2**63 - 1])
 def test_the_pattern_of_positive_integers_is_exact_at_its_limit(limit: int) -> None:
-    pattern = re.compile(job.positive_integer_up_to(limit))
+    pattern = re.compile(contract.positive_integer_up_to(limit))
     inside = {1, 2, 9, limit // 2, limit - 1, limit} | {limit - 10**n for n in range(len(str(limit)) - 1)}
     outside = {0, -1, limit + 1, limit + 2, limit * 10} | {limit + 10**n for n in range(len(str(limit)))}
     assert all(pattern.fullmatch(str(number)) for number in inside if number > 0)

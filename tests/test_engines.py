@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import movielens_pipeline as job
 from check_local_results import COLUMNS
+from movielens import contract
 from tests.support.inputs import movie_lines, rating_lines, real_data, write_input
 from tests.support.jobs import job_environment, run_job
 from tests.support.project import ROOT
@@ -25,7 +25,7 @@ Publish = Callable[..., str]
 
 
 def test_the_bundled_dataset_gives_the_same_rows_on_both_engines(publish: Publish, tmp_path: Path) -> None:
-    for engine in job.ENGINES:
+    for engine in contract.ENGINES:
         publish(engine, ROOT / "dataset", tmp_path / engine)
         assert_equal_by_check(ROOT / "dataset", tmp_path / engine)
     for dataset in COLUMNS:

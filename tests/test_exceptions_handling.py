@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import movielens_pipeline as job
+from movielens import tables
+from movielens.failures import explained
 from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
 from tests.support.jobs import job_environment, run_job
@@ -130,6 +133,10 @@ USAGE = {
     "empty_path": ["--input_path", "", "--output_path", "out"],
     "output_is_the_root": ["--input_path", "in", "--output_path", "/"],
     "output_is_home": ["--input_path", "in", "--output_path", "~"],
+    "another_host": ["--input_path", "file://host/in", "--output_path", "out"],
+    "no_home": ["--input_path", "in", "--output_path", "~nosuchuser/out"],
+    "home_of_nobody": ["--input_path", "~nobody/in", "--output_path", "out"],
+    "two_slashes": ["--input_path", "//", "--output_path", "out"],
     "no_bucket": ["--input_path", "s3://", "--output_path", "out"],
     "output_is_the_input_in_a_bucket": ["--input_path", "s3a://in/a", "--output_path", "s3://in/a/"],
     "output_is_the_input": ["--input_path", "in/../in", "--output_path", "in/"],
@@ -236,7 +243,7 @@ def test_an_input_that_changes_while_it_is_read_is_not_published(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # GIVEN somebody who overwrites the input when half of the work is done
-    write = job.write_dataset
+    write = tables.write_dataset
 
     def write_and_disturb(frame: object, folder: str, name: str) -> int:
         rows: int = write(frame, folder, name)
@@ -244,7 +251,7 @@ def test_an_input_that_changes_while_it_is_read_is_not_published(
             (input_path / "ratings.dat").write_bytes(b"1::10::5::100\n" * 6)
         return rows
 
-    monkeypatch.setattr(job, "write_dataset", write_and_disturb)
+    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
     assert_golden("input_changed", said.splitlines()[-1] + "\n", input=input_path)
     assert status == 3
@@ -254,14 +261,14 @@ def test_an_input_that_changes_while_it_is_read_is_not_published(
 def test_an_input_that_vanishes_while_it_is_read_is_not_published(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = job.write_dataset
+    write = tables.write_dataset
 
     def vanish_and_write(frame: object, folder: str, name: str) -> int:
         (input_path / "ratings.dat").unlink(missing_ok=True)
         rows: int = write(frame, folder, name)
         return rows
 
-    monkeypatch.setattr(job, "write_dataset", vanish_and_write)
+    monkeypatch.setattr(tables, "write_dataset", vanish_and_write)
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
     assert str(input_path) in said.splitlines()[-1]
     assert "Traceback" not in said
@@ -280,9 +287,10 @@ def test_too_little_memory_is_said(output_path: Path) -> None:
 
 def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path: Path) -> None:
     # GIVEN a job with a fault in it
-    broken = tmp_path / "movielens_pipeline.py"
-    source = (ROOT / "movielens_pipeline.py").read_text()
-    broken.write_text(source.replace("TOP_RANKS = 3", "TOP_RANKS = object()"))
+    broken = shutil.copy(ROOT / "movielens_pipeline.py", tmp_path)
+    shutil.copytree(ROOT / "movielens", tmp_path / "movielens")
+    source = (ROOT / "movielens" / "contract.py").read_text()
+    (tmp_path / "movielens" / "contract.py").write_text(source.replace("TOP_RANKS = 3", "TOP_RANKS = object()"))
     done = subprocess.run(
         [sys.executable, broken, "--input_path", input_path, "--output_path", tmp_path / "out"],
         capture_output=True, text=True, env=job_environment(), check=False, timeout=60,
@@ -295,11 +303,12 @@ def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path
 AS_NOBODY = """
 import os, sys
 import movielens_pipeline as job
+from movielens.terminal import leave
 session = job.get_spark_session("sail")
 job.get_spark_session = lambda engine: session
 if os.geteuid() == 0:  # whom no permission stops
     os.setuid(65534)
-job.leave(job.main(sys.argv[1:]))
+leave(job.main(sys.argv[1:]))
 """
 
 
@@ -314,3 +323,53 @@ def test_an_unreadable_file_is_said() -> None:
         )  # fmt: skip
     assert_golden("unreadable", done.stderr.splitlines()[-1] + "\n", input=input_path)
     assert done.returncode == 3
+
+
+WHOSE_ENGINE_DIES = """
+import sys
+import movielens_pipeline as job
+from movielens import tables
+from movielens.terminal import leave
+session = job.get_spark_session("sail")
+job.get_spark_session = lambda engine: session
+write = tables.write_files
+
+def die_and_write(frame, path):
+    session._sail_server.stop()
+    write(frame, path)
+
+tables.write_files = die_and_write
+leave(job.main(sys.argv[1:]))
+"""
+
+
+def test_an_engine_that_dies_is_said_soon(input_path: Path, output_path: Path) -> None:
+    # GIVEN a server of Sail that ends when the first dataset is to be written
+    done = subprocess.run(
+        [sys.executable, "-c", WHOSE_ENGINE_DIES, "--input_path", input_path, "--output_path", output_path],
+        capture_output=True, text=True, env={**job_environment(), "PYTHONPATH": str(ROOT)}, check=False, timeout=60,
+    )  # fmt: skip
+    # THEN the job does not try for ten minutes to reach it
+    *_, last = done.stderr.splitlines()
+    assert_golden("engine_dies", last + "\n")
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert done.returncode == 1
+    assert not visible_names(output_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "input_path"),
+    [
+        ("Job aborted: something unheard of in /data/gzip/in", "/data/gzip/in"),
+        (
+            "Job aborted: something unheard of in file:/data/No%20such%20file%20or%20directory",
+            "/data/No such file or directory",
+        ),
+        ("Job aborted: something unheard of in deflate/in/ratings.dat", "s3://bucket/deflate/in"),
+        ("Job aborted: something unheard of in /data/in/ratings.dat", "/data/in"),
+    ],
+)
+def test_a_message_that_merely_holds_a_path_is_not_about_the_input(said: str, input_path: str) -> None:
+    for writing in (False, True):
+        assert explained(said, input_path, "/data/Permission denied/out", writing=writing) is None

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-import movielens_pipeline as job
+from movielens.engines.sail import Sail
+from movielens.publishing import Manifest, Publication
+from movielens.storage import Storage
 from tests import stress
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.places import Disk, Place
@@ -29,7 +31,7 @@ class InjectedError(OSError):
 class FaultyStorage:
     """A storage of which the n-th operation fails; n is counted over all that share the countdown."""
 
-    def __init__(self, storage: job.Storage, countdown: Iterator[int], *, happens: bool) -> None:
+    def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool) -> None:
         self.storage, self.countdown, self.happens = storage, countdown, happens
 
     def __getattr__(self, name: str) -> Any:
@@ -47,10 +49,15 @@ class FaultyStorage:
         return run
 
 
+def next_run(storage: Any, place: Place) -> Publication:
+    """The run after the one that a fault hit."""
+    return Publication(storage, place.address, "20260101T000000Z-next-1-0000")
+
+
 class Prepared:
     """An earlier result and a new one that is staged, ready to be published, on an implementation of Storage."""
 
-    def __init__(self, storage: job.Storage, place: Place, folder: Path, publish: Callable[..., str]) -> None:
+    def __init__(self, storage: Storage, place: Place, folder: Path, publish: Callable[..., str]) -> None:
         self.storage, self.place = storage, place
         self.old = write_input(folder / "old", rating_lines(RATINGS) + b"bad\n")
         self.new = write_input(folder / "new", rating_lines(RATINGS[:4]))
@@ -71,7 +78,7 @@ class Prepared:
 
     def assert_healed(self, *, published: bool) -> None:
         """What the next run does first: finish what it finds; then the state is whole."""
-        job.recover(self.storage, self.place.address, "20260101T000000Z-next-1-0000")
+        next_run(self.storage, self.place).recover()
         found = self.place.snapshot()
         assert_equal_by_check(self.new if published else self.old, found)
         assert visible_names(found) - {"_staging"} == DATASETS | {"_manifest.json"} | (
@@ -93,7 +100,10 @@ def test_a_publish_survives_a_fault_of_each_operation(
     for number in range(1000):
         place.copy_of(prepared.template)
         try:
-            job.publish(prepared.faulty(number, happens=happens), place.address, prepared.manifest)
+            faulty = prepared.faulty(number, happens=happens)
+            Publication(faulty, place.address, run_id).publish(
+                Manifest.from_json(json.dumps(prepared.manifest).encode())
+            )
         except InjectedError:
             # what a reader finds meanwhile is whole, or has no manifest
             stress.assert_old_or_new(prepared.inputs, place)
@@ -122,7 +132,7 @@ def test_a_recovery_survives_a_fault_of_each_operation(
             place.delete(f"{staging}/{file}")
         # WHEN the next run heals and is hit by a fault in turn
         try:
-            job.recover(prepared.faulty(number, happens=happens), place.address, "20260101T000000Z-next-1-0000")
+            next_run(prepared.faulty(number, happens=happens), place).recover()
         except InjectedError:
             stress.assert_old_or_new(prepared.inputs, place)
             # THEN the one after it heals
@@ -142,17 +152,17 @@ def test_a_whole_run_survives_a_fault_of_each_operation(
 ) -> None:  # fmt: skip
     old, new = write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
     output = tmp_path / "output"
-    open_storage = job.storage_for
+    open_storage = Sail.storage
     for number in range(1000):
         shutil.rmtree(output, ignore_errors=True)
         publish("sail", old, output)
         countdown = itertools.count(number, -1)
 
-        def faulty_storage(spark: Any, path: str, countdown: Iterator[int] = countdown) -> Any:
-            return FaultyStorage(open_storage(spark, path), countdown, happens=happens)
+        def faulty_storage(engine: Sail, path: str, countdown: Iterator[int] = countdown) -> Any:
+            return FaultyStorage(open_storage(engine, path), countdown, happens=happens)
 
         with monkeypatch.context() as patch:
-            patch.setattr(job, "storage_for", faulty_storage)
+            patch.setattr(Sail, "storage", faulty_storage)
             try:
                 status, _ = run_main("sail", "--input_path", new, "--output_path", output)
             except InjectedError:

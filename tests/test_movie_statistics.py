@@ -8,14 +8,15 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
 
 import movielens_pipeline as job
+from movielens import contract
 from tests.support import oracle
 from tests.support.inputs import MOVIES, RATINGS
 
 
 def frames(spark: Any, ratings: list[Any], movies: list[Any], partitions: int = 2) -> tuple[Any, Any]:
     return (
-        spark.createDataFrame(ratings, job.SCHEMAS["ratings"]).repartition(partitions),
-        spark.createDataFrame(movies, job.SCHEMAS["movies"]),
+        spark.createDataFrame(ratings, contract.SCHEMAS["ratings"]).repartition(partitions),
+        spark.createDataFrame(movies, contract.SCHEMAS["movies"]),
     )
 
 
@@ -31,7 +32,7 @@ def test_every_movie_has_its_extremes_and_its_exact_mean(spark: Any) -> None:
             (13, "Café: Noir (1954)", "Film-Noir", 4.5, 4.5, 4.5),
             (14, "Unrated (2010)", "Western", None, None, None),
         ],
-        job.SCHEMAS["movies_with_stats"],
+        contract.SCHEMAS["movies_with_stats"],
     )
     assert_df_equality(result, expected, ignore_row_order=True, ignore_nullable=True)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-import movielens_pipeline as job
 from check_local_results import COLUMNS, published_files, sql_list
+from movielens import contract
 from tests.support.inputs import MOVIES, RATINGS
 from tests.support.results import rows_of
 
@@ -26,7 +26,7 @@ def test_every_dataset_has_the_contract_s_columns(
         assert ", ".join(f"{name} {kind}" for name, kind, *_ in described) == columns
         # and in the words of Spark, in the manifest
         named = manifest["datasets"][dataset]["columns"]
-        assert ", ".join(f"{column['name']} {column['type'].upper()}" for column in named) == job.SCHEMAS[dataset]
+        assert ", ".join(f"{column['name']} {column['type'].upper()}" for column in named) == contract.SCHEMAS[dataset]
         # and as Parquet has them: plain 32 and 64 bits, strings marked as such
         for file in files:
             schema = pq.read_schema(file)
@@ -45,5 +45,5 @@ def test_a_small_result_is_a_handful_of_files(
     engine: str, publish: Callable[..., str], input_path: Path, output_path: Path
 ) -> None:
     publish(engine, input_path, output_path)
-    files = [file for dataset in job.SCHEMAS for file in published_files(output_path, dataset)]
+    files = [file for dataset in contract.SCHEMAS for file in published_files(output_path, dataset)]
     assert 4 <= len(files) <= 16

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-import movielens_pipeline as job
 from check_local_results import main as check_main
+from movielens import contract, publishing, tables
+from movielens.storage import Storage
+from movielens.storage.disk import DiskStorage
 from tests import stress
 from tests.support.golden import assert_golden
 from tests.support.inputs import RATINGS, rating_lines, write_input
@@ -28,9 +30,9 @@ from tests.support.results import DATASETS, assert_equal_by_check, rows_of, visi
 
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]
-Storages = Callable[..., tuple[job.Storage, Place]]
+Storages = Callable[..., tuple[Storage, Place]]
 
-GONE = f"20200101T000000Z-{job.host_name()}-999999999-0000"  # no process has such a number
+GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"  # no process has such a number
 ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
 
 
@@ -77,9 +79,9 @@ def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_p
     publish(engine, input_path, output_path)
     manifest = manifest_of(output_path)
     assert manifest["schema_version"] == 1
-    assert manifest["job_version"] == job.__version__
+    assert manifest["job_version"] == contract.VERSION
     assert manifest["engine"]["name"] == engine
-    assert before <= job.utc(manifest["started"]) <= job.utc(manifest["finished"]) <= now()
+    assert before <= publishing.utc(manifest["started"]) <= publishing.utc(manifest["finished"]) <= now()
     assert manifest["input_files"] == [
         {"path": str(input_path / name), "bytes": (input_path / name).stat().st_size}
         for name in ("movies.dat", "ratings.dat")
@@ -116,12 +118,12 @@ def test_rows_that_get_lost_are_noticed_and_not_published(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, lost_in: str
 ) -> None:
     # GIVEN a fault in the job that loses a row on the way
-    write = job.write_dataset
+    write = tables.write_dataset
 
     def write_less(frame: Any, folder: str, name: str) -> int:
         return write(frame.limit(frame.count() - 1) if name == lost_in else frame, folder, name)
 
-    monkeypatch.setattr(job, "write_dataset", write_less)
+    monkeypatch.setattr(tables, "write_dataset", write_less)
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
     assert_golden(f"lost_{lost_in}", said.splitlines()[-1] + "\n", input=input_path)
     assert status == 1
@@ -154,7 +156,7 @@ def test_a_run_that_is_publishing_elsewhere_is_waited_for_and_then_left_alone(
     engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(job, "WAIT_FOR_OTHER_SECONDS", 0.5)
+    monkeypatch.setattr(publishing, "WAIT_FOR_OTHER_SECONDS", 0.5)
     old, new = two_inputs
     publish(engine, old, output_path)
     leave_unpublished(output_path, ELSEWHERE, now())
@@ -174,10 +176,10 @@ def test_a_run_that_waited_publishes_when_the_other_has_finished(
 
     def finish_elsewhere() -> None:
         time.sleep(2.5)
-        storage = job.DiskStorage()
-        journal = job.read_manifest(storage, str(output_path / "_publishing.json"))
+        storage = DiskStorage()
+        journal = publishing.read_manifest(storage, str(output_path / "_publishing.json"))
         assert journal
-        job.finish(storage, str(output_path), journal)
+        publishing.Publication(storage, str(output_path), ELSEWHERE).finish(journal)
 
     other = threading.Thread(target=finish_elsewhere)
     other.start()
@@ -191,7 +193,7 @@ def test_a_journal_cut_off_by_a_kill_is_done_away_with(
     engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch,
     content: bytes,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(job, "UNREADABLE_JOURNAL_SECONDS", 0.5)
+    monkeypatch.setattr(publishing, "UNREADABLE_JOURNAL_SECONDS", 0.5)
     old, new = two_inputs
     publish(engine, old, output_path)
     (output_path / "_publishing.json").write_bytes(content)
@@ -218,7 +220,7 @@ def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
     engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     recent = f"{now():%Y%m%dT%H%M%SZ}-another.host.1-77-0000"
-    alive = f"20200101T000000Z-{job.host_name()}-{os.getppid()}-0000"
+    alive = f"20200101T000000Z-{publishing.host_name()}-{os.getppid()}-0000"
     for name in (GONE, ELSEWHERE, recent, alive, "somebody-else-s"):
         (output_path / "_staging" / name / "ratings").mkdir(parents=True)
         (output_path / "_staging" / name / "ratings" / "part-0.parquet").touch()
@@ -233,7 +235,7 @@ def test_a_dead_process_that_nobody_waited_for_is_a_dead_run(
     process = subprocess.Popen(["true"])
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
-    left = output_path / "_staging" / f"20200101T000000Z-{job.host_name()}-{process.pid}-0000"
+    left = output_path / "_staging" / f"20200101T000000Z-{publishing.host_name()}-{process.pid}-0000"
     left.mkdir(parents=True)
     publish("sail", input_path, output_path)
     assert not left.exists()
@@ -258,7 +260,7 @@ def test_two_runs_at_once_end_with_one_whole_result(engine: str, two_inputs: tup
         for folder in two_inputs
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
+    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
     arguments = [["--input_path", str(folder), "--output_path", place.address] for folder in two_inputs]
     assert sorted(check_main(argument) for argument in arguments) == [0, 1]
     assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import movielens_pipeline as job
+from movielens import contract, reading, rejects
 from tests.support.golden import FOLDER, assert_golden
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 from tests.support.results import assert_equal_by_check, rows_of, visible_names
@@ -117,7 +118,7 @@ def test_one_bad_line_stops_the_run_and_is_shown_with_its_reason(
 def test_all_kinds_at_once_have_the_same_reasons_on_both_engines(
     engine: str, run_main: Main, tmp_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "REJECTS_SHOWN", 100)
+    monkeypatch.setattr(rejects, "REJECTS_SHOWN", 100)
     ratings, movies = ratings_with(*BAD_RATING_LINES.values()), movies_with(*BAD_MOVIE_LINES.values())
     folder = write_input(tmp_path / "in", ratings, movies)
     status, said = run_main(engine, "--input_path", folder, "--output_path", output_path)
@@ -179,8 +180,8 @@ def test_of_movies_with_the_same_id_the_one_that_sorts_first_is_kept_in_any_orde
     for order in (lines, lines[::-1]):
         folder = write_input(tmp_path, movies=b"".join(order))
         assert [tuple(row) for row in job.load_movies(spark, str(folder)).collect()] == [(10, "A", "War")]  # type: ignore[arg-type]
-        rejects = job.find_rejects(spark, str(folder)).collect()  # type: ignore[arg-type]
-        assert sorted(row["line"] for row in rejects) == ["10::A::War", "10::B::War", "10::C::War"]
+        found = reading.find_rejects(spark, str(folder)).collect()  # type: ignore[arg-type]
+        assert sorted(row["line"] for row in found) == ["10::A::War", "10::B::War", "10::C::War"]
 
 
 HTML = b"""<!DOCTYPE html>
@@ -225,7 +226,7 @@ def test_rubbish_has_the_same_rejects_on_both_engines(publish: Publish, tmp_path
     folder = write_input(
         tmp_path / "in", rating_lines(RATINGS) + RUBBISH["binary"], movie_lines(MOVIES) + RUBBISH["utf_16"]
     )
-    for engine in job.ENGINES:
+    for engine in contract.ENGINES:
         publish(engine, folder, tmp_path / engine, "--max_rejects", 1000)
     assert rows_of(tmp_path / "sail", "rejects") == rows_of(tmp_path / "spark", "rejects")
 

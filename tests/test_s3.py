@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-import movielens_pipeline as job
+from movielens import contract, publishing, tables
+from movielens.storage.hadoop import HadoopStorage
 from tests import stress
 from tests.support import s3server
 from tests.support.golden import assert_golden
@@ -27,7 +28,7 @@ from tests.support.results import DATASETS, assert_equal_by_check
 
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]
-GONE = f"20200101T000000Z-{job.host_name()}-999999999-0000"  # no process has such a number
+GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"  # no process has such a number
 
 
 @pytest.fixture
@@ -115,13 +116,15 @@ def test_the_real_release_is_right_from_bucket_to_bucket(
 def test_spark_writes_with_the_magic_committer(use_engine: Any, bucket_path: Bucket) -> None:
     # GIVEN the summary that Hadoop's committers for S3 write, where others leave an empty file
     spark = use_engine("spark")
-    job.write_dataset(spark.createDataFrame([(1, "A", "B")], job.SCHEMAS["movies"]), bucket_path.address, "movies")
+    tables.write_dataset(
+        spark.createDataFrame([(1, "A", "B")], contract.SCHEMAS["movies"]), bucket_path.address, "movies"
+    )
     success = json.loads(bucket_path.read("movies/_SUCCESS") or b"")
     assert success["committer"] == "magic"
     assert len(success["filenames"]) == len([name for name in bucket_path.files() if name.endswith(".parquet")])
 
 
-# requests of a first publish of the bundled dataset, from the journal on, and of a whole run; README.md names them
+# requests of a first publish of the bundled dataset, from the journal on, and of a whole run; docs/aws.md names them
 MOST_REQUESTS = {"sail": (60, 160), "spark": (150, 480)}
 
 
@@ -310,7 +313,7 @@ def test_an_s3_client_without_conditional_writes_is_a_warning(
 ) -> None:
     # given a Hadoop whose S3 client cannot leave the decision to the store, as older ones
     spark = use_engine("spark")
-    storage = job.HadoopStorage(spark, f"s3a://{bucket_path.address.removeprefix('s3://')}")
+    storage = HadoopStorage(spark, f"s3a://{bucket_path.address.removeprefix('s3://')}")
     configuration = spark._jvm.org.apache.hadoop.conf.Configuration(spark._jsc.hadoopConfiguration())
     configuration.set("fs.s3a.create.conditional.enabled", "false")
     storage.fs = spark._jvm.org.apache.hadoop.fs.FileSystem.newInstance(storage.fs.getUri(), configuration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import movielens_pipeline as job
+from movielens.engines import engine_of, sail
 from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
 from tests.support.jobs import job_command, job_environment, run_job
@@ -29,8 +31,8 @@ def test_plain_python_means_sail_and_spark_submit_means_spark(monkeypatch: pytes
 
 
 def test_the_session_is_one_on_the_engine_asked_for(engine: str, spark: Any) -> None:
-    assert job.is_sail(spark) == (engine == "sail")
-    assert job.engine_version(spark)
+    assert engine_of(spark).name == engine
+    assert engine_of(spark).version
     assert spark.range(3).count() == 3
 
 
@@ -41,11 +43,11 @@ def test_ansi_mode_stays_on(spark: Any) -> None:
 
 def test_the_memory_of_sail_is_bounded_by_machine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < job.memory_for_sail() <= machine / 3
+    assert 0 < sail.memory() <= machine / 3
     # GIVEN a container that may have two gigabytes
     monkeypatch.setattr(Path, "is_file", lambda self: str(self).endswith("memory.max"))
     monkeypatch.setattr(Path, "read_text", lambda _: "2000000000\n")
-    assert job.memory_for_sail() == 2_000_000_000 // 3
+    assert sail.memory() == 2_000_000_000 // 3
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 7 * 24 * 3600), ({"SAIL_SPARK__SESSION_TIMEOUT_SECS": "60"}, 60)])
@@ -123,7 +125,7 @@ def test_the_sail_engine_missing_is_one_line(tmp_path: Path, input_path: Path, o
     assert done.returncode == 1
     assert done.stderr == (
         "movielens_pipeline: error: the sail engine is not installed (pysail is missing): "
-        "pip install -r requirements-embedded.txt, or use spark-submit\n"
+        "pip install -r requirements/embedded.txt, or use spark-submit\n"
     )
 
 
@@ -149,3 +151,73 @@ def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
     assert time.monotonic() - sent < 10
     assert "Traceback" not in said
     assert not [entry for entry in output_path.glob("*") if entry.name != "_staging"]
+
+
+def test_behind_a_proxy_sail_reaches_its_own_process_without_it(
+    input_path: Path, output_path: Path, refusing_address: str
+) -> None:
+    # GIVEN a proxy that lets nothing through
+    proxies = {"http_proxy": refusing_address, "https_proxy": refusing_address, "grpc_proxy": refusing_address}
+    kept = {name: value for name, value in job_environment().items() if "proxy" not in name.lower()}
+    done = run_job("sail", "--input_path", input_path, "--output_path", output_path, env={**kept, **proxies})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def refusing_address() -> str:
+    """An address of this machine at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("given", "reached_without"),
+    [
+        ({}, "127.0.0.1"),
+        ({"no_proxy": "localhost,10.0.0.0/8"}, "localhost,10.0.0.0/8,127.0.0.1"),
+        ({"no_proxy": "localhost", "no_grpc_proxy": "db.example"}, "db.example,127.0.0.1"),
+        ({"no_proxy": "127.0.0.1"}, "127.0.0.1"),
+    ],
+)
+def test_what_is_reached_without_a_proxy_stays_so(
+    given: dict[str, str], reached_without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert sail.without_proxy() == reached_without
+
+
+# With a copy of /etc in place of the machine's, in which nothing says the time zone
+WITHOUT_TIME_ZONE = """
+set -eu
+cp -a /etc "$1/etc"
+rm -f "$1/etc/localtime" "$1/etc/timezone"
+mount --bind "$1/etc" /etc
+shift
+exec "$@"
+"""
+
+
+def test_a_machine_that_names_no_time_zone_is_said_with_what_to_do(input_path: Path, tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a time zone of its own takes root")
+    command = job_command("sail", "--input_path", input_path, "--output_path", tmp_path / "out")
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", WITHOUT_TIME_ZONE, "test", tmp_path, *command],
+        env=job_environment(), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stderr == (
+        "movielens_pipeline: error: the sail engine does not start, for this machine names no time zone: "
+        "write one into /etc/timezone (echo Etc/UTC > /etc/timezone), or use --engine spark\n"
+    )
+    assert done.returncode == 1
+    # and what it says to do helps
+    named = f"{WITHOUT_TIME_ZONE.replace('shift', 'echo Etc/UTC > /etc/timezone; shift')}"
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", named, "test", tmp_path, *command],
+        env=job_environment(), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

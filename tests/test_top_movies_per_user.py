@@ -9,21 +9,22 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
 
 import movielens_pipeline as job
+from movielens import contract, transforms
 from tests.support import oracle
 from tests.support.inputs import RATINGS
 
 
 def top(spark: Any, ratings: list[Any], partitions: int = 2) -> list[tuple[Any, ...]]:
-    frame = spark.createDataFrame(ratings, job.SCHEMAS["ratings"]).repartition(partitions)
+    frame = spark.createDataFrame(ratings, contract.SCHEMAS["ratings"]).repartition(partitions)
     return sorted(tuple(row) for row in job.top_movies_per_user(frame).collect())
 
 
 def test_the_best_three_are_ranked_by_rating_then_newness_then_movie(spark: Any) -> None:
     # GIVEN a user with three fives, of which one is newer, and a user with two ratings
-    result = job.top_movies_per_user(spark.createDataFrame(RATINGS, job.SCHEMAS["ratings"]))
+    result = job.top_movies_per_user(spark.createDataFrame(RATINGS, contract.SCHEMAS["ratings"]))
     expected = spark.createDataFrame(
         [(1, 12, 5.0, 101, 1), (1, 10, 5.0, 100, 2), (1, 11, 5.0, 100, 3), (2, 99, 3.0, 51, 1), (2, 10, 0.5, 50, 2)],
-        job.SCHEMAS["top_movies_per_user"],
+        contract.SCHEMAS["top_movies_per_user"],
     )
     assert_df_equality(result, expected, ignore_row_order=True, ignore_nullable=True)
 
@@ -47,4 +48,30 @@ def test_a_movie_that_a_user_rated_twice_counts_twice(spark: Any) -> None:
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(oracle.ratings())
 def test_the_top_three_equal_plain_python_s(spark: Any, ratings: list[oracle.Rating]) -> None:
-    assert top(spark, ratings, 3) == oracle.top_three(ratings)
+    assert top(spark, ratings, 3) == oracle.top(ratings)
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 5])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(oracle.ratings())
+def test_any_number_of_ranks_equals_plain_python_s(
+    spark: Any, monkeypatch: pytest.MonkeyPatch, ranks: int, ratings: list[oracle.Rating]
+) -> None:
+    monkeypatch.setattr(transforms, "TOP_RANKS", ranks)
+    assert top(spark, ratings) == oracle.top(ratings, ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 5])
+def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
+    spark: Any, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    # GIVEN users whose movies all fall into one bucket, into two, and one less than there are ranks
+    monkeypatch.setattr(transforms, "TOP_RANKS", ranks)
+    buckets = ranks + 1
+    ratings = [
+        (user, movie * buckets + place, stars / 2, movie)
+        for user, places in enumerate(([0], [1, 2], list(range(ranks - 1)) or [0]), 1)
+        for place in places
+        for movie, stars in enumerate([2, 4, 6, 8, 10, 10, 9, 7, 5], 1)
+    ]
+    assert top(spark, ratings) == oracle.top(ratings, ranks)

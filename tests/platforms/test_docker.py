@@ -1,4 +1,4 @@
-"""The container image: what README.md says of it, tried with a real container engine."""
+"""The container image: what docs/containers.md says of it, tried with a real container engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO
 
 import pytest
 
-import movielens_pipeline as job
+from movielens import contract
 from tests.support import s3server
 from tests.support.containers import Docker, network_of_this_machine, one_build_at_a_time
 from tests.support.inputs import rating_lines, write_input
@@ -38,7 +38,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(docker: Docker, clone: Path) -> Docker:
-    """The default image, built as README.md says, with credentials at hand that must not get into it."""
+    """The default image, built as docs/containers.md says, with credentials at hand that must not get into it."""
     with one_build_at_a_time():
         built = docker("build", "-t", IMAGES["sail"], ".", cwd=clone, env={**os.environ, **SECRETS})
     assert built.returncode == 0, built.stderr[-3000:]
@@ -53,7 +53,7 @@ def spark_image(image: Docker, clone: Path) -> Docker:
     return image
 
 
-@pytest.fixture(params=job.ENGINES)
+@pytest.fixture(params=contract.ENGINES)
 def image_of_engine(request: pytest.FixtureRequest) -> tuple[Docker, str]:
     """Each of the two images, and how to call docker."""
     call = request.getfixturevalue({"sail": "image", "spark": "spark_image"}[request.param])
@@ -92,18 +92,53 @@ def test_a_user_whom_the_image_does_not_know_is_no_hindrance(
     assert_equal_by_check(folder / "dataset", folder / "output")
 
 
-def test_without_user_it_is_one_that_is_not_root_and_what_it_may_not_write_to_is_one_line(
-    image: Docker, tmp_path: Path
+@pytest.mark.skipif(os.getuid() != 0, reason="folders of others take root")
+@pytest.mark.parametrize("owner", [1000, 4321])
+def test_without_user_the_output_belongs_to_the_owner_of_the_mounted_folder(
+    image_of_engine: tuple[Docker, str], tmp_path: Path, owner: int
 ) -> None:
-    config = json.loads(image("image", "inspect", IMAGES["sail"]).stdout)[0]["Config"]
-    assert config["User"] == "1000:1000"
+    # GIVEN somebody's folder that nobody else may write to
+    docker, name = image_of_engine
+    shutil.copytree(ROOT / "dataset", tmp_path / "theirs" / "dataset")
+    for path in (tmp_path / "theirs", *(tmp_path / "theirs").rglob("*")):
+        os.chown(path, owner, owner)
+    done = docker("run", "--rm", "--volume", f"{tmp_path / 'theirs'}:/app", name)
+    assert done.returncode == 0, said_by(done)
+    assert_equal_by_check(ROOT / "dataset", tmp_path / "theirs" / "output")
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (tmp_path / "theirs").rglob("*")} == {(owner, owner)}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a folder of root takes root")
+def test_without_user_a_folder_of_root_is_written_to_as_root_and_a_line_says_so(image: Docker, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "dataset", tmp_path / "dataset")
-    tmp_path.chmod(0o555)  # should user 1000 be the one who runs this
     done = image("run", "--rm", "--volume", f"{tmp_path}:/app", IMAGES["sail"])
+    assert done.returncode == 0, said_by(done)
+    first, *_ = done.stderr.splitlines()
+    assert first == "the folder that is mounted at /app belongs to root, and so will what is written there"
+    assert (tmp_path / "output" / "_manifest.json").stat().st_uid == 0
+
+
+def test_where_nothing_is_mounted_it_is_a_user_that_is_not_root(
+    image_of_engine: tuple[Docker, str], tmp_path: Path
+) -> None:
+    docker, name = image_of_engine
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o777)
+    write_input(tmp_path / "in")
+    mounts = ("--volume", f"{tmp_path / 'in'}:/in:ro", "--volume", f"{tmp_path / 'out'}:/out")
+    done = docker("run", "--rm", *mounts, name, "--input_path", "/in", "--output_path", "/out/put")
+    assert done.returncode == 0, said_by(done)
+    assert (tmp_path / "out" / "put" / "_manifest.json").stat().st_uid == 1000
+
+
+def test_what_a_user_may_not_write_to_is_one_line(image: Docker, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "dataset", tmp_path / "dataset")
+    tmp_path.chmod(0o555)  # should user 4321 be the one who runs this
+    done = image("run", "--rm", "--user", "4321", "--volume", f"{tmp_path}:/app", IMAGES["sail"])
     assert done.returncode == 1
     assert done.stderr == (
-        "entrypoint.sh: error: user 1000 may not write to the folder that is mounted at /app; "
-        'behind docker run add: --user "$(id -u):$(id -g)"\n'
+        "entrypoint.sh: error: user 4321 may not write to /app: mount a folder at /app, or one that this user may "
+        "write to; without --user it is the folder's owner\n"
     )
 
 
@@ -237,8 +272,8 @@ def test_the_image_tells_its_version_and_is_not_larger_than_promised(image: Dock
     labels = inspected["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == (ROOT / "VERSION").read_text().strip()
     assert labels["org.opencontainers.image.title"] == "movielens_pipeline"
-    [base] = json.loads(image("image", "inspect", "python:3.11-slim-bookworm").stdout)
-    # README.md's 700 MB less the 130 MB of the public base image; others may stand in for that
+    [base] = json.loads(image("image", "inspect", "python:3.13-slim-trixie").stdout)
+    # docs/containers.md's 700 MB less the 130 MB of the public base image; others may stand in for that
     assert inspected["Size"] - base["Size"] < 570e6
 
 
@@ -280,10 +315,13 @@ def test_the_wrapper_runs_the_bundled_dataset_and_builds_only_what_is_stale(wrap
 
 
 def test_the_wrapper_mounts_the_folders_where_they_stand(wrappers_ready: Path, tmp_path: Path) -> None:
-    folder, output = write_input(tmp_path / "in put"), tmp_path / "out put"
+    # GIVEN names that the options of docker, and cd, could take for something else
+    folder, output = write_input(tmp_path / 'in, "put"'), tmp_path / "out,put"
+    elsewhere = write_input(tmp_path / "elsewhere" / "dataset").parent
     done = wrapper(
-        wrappers_ready, "run_docker_local_compute_local_storage.sh", f"--input_path={folder}", "--output-path", output
-    )
+        wrappers_ready, "run_docker_local_compute_local_storage.sh", f"--input_path={folder}", "--output-path", output,
+        CDPATH=str(elsewhere),
+    )  # fmt: skip
     assert done.returncode == 0, said_by(done)
     assert f"4 datasets in {output} (" in done.stderr
     assert_equal_by_check(folder, output)

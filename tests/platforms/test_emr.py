@@ -139,7 +139,7 @@ def test_a_run_ends_with_a_right_result_its_log_and_what_it_used(
     assert plane.is_anything_running() == []
     assert applications(plane) == []
     assert_equal_by_check(scripts.clone / "dataset", output)
-    # and it needs no right but those that the README names
+    # and it needs no right but those that docs/aws.md names
     assert {call for call in called if call[0].isupper()} <= permissions("EMR Serverless" if way else "a cluster")
     # and it shows what it may cost, how it goes on, the driver's log, and what was used
     assert done.stdout == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -60,7 +59,7 @@ def test_the_first_start_makes_its_environment_and_a_right_result(
     assert first_run.returncode == 0, first_run.stderr
     assert first_run.stdout == ""
     first, *_ = first_run.stderr.splitlines()
-    assert first == f"making {clone}/.venv from requirements-embedded.txt (once; a minute or two)"
+    assert first == f"making {clone}/.venv from requirements/embedded.txt (once; a minute or two)"
     assert_equal_by_check(clone / "dataset", clone / "output")
     # the check runs in that environment
     done = subprocess.run([clone / ".venv/bin/python", clone / "check_local_results.py"], check=False)
@@ -95,23 +94,61 @@ def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_th
     shell: Shell, clone: Path
 ) -> None:
     # GIVEN a requirement that no index has
-    requirements = clone / "requirements-embedded.txt"
-    pinned = requirements.read_text()
+    requirements = clone / "requirements" / "embedded.txt"
+    pinned, before = requirements.read_text(), (clone / ".venv").resolve()
     requirements.write_text(pinned + "no-such-package-as-this==1.0 --hash=sha256:" + "0" * 64 + "\n")
-    moved = clone / ".venv.kept"
-    shutil.copytree(clone / ".venv", moved, symlinks=True)
     try:
         done = shell("exec_local_compute_local_storage.sh", "--version")
         assert done.returncode == 1
-        assert done.stderr.splitlines()[0].startswith(f"making {clone}/.venv from requirements-embedded.txt")
+        assert done.stderr.splitlines()[0].startswith(f"making {clone}/.venv from requirements/embedded.txt")
         assert done.stderr.splitlines()[-1] == (
             f"exec_local_compute_local_storage.sh: error: pip could not install {requirements}; "
             "is the package index reachable?"
         )
     finally:
         requirements.write_text(pinned)
-        shutil.rmtree(clone / ".venv")
-        moved.rename(clone / ".venv")
+    # THEN the one before is as it was, and nothing else is left
+    assert (clone / ".venv").resolve() == before
+    assert shell("exec_local_compute_local_storage.sh", "--version").stderr == ""
+    assert list(clone.glob(".venv-*Z-*")) == [before]
+
+
+@pytest.mark.usefixtures("first_run")
+def test_an_environment_whose_python_is_gone_is_remade_and_what_runs_keeps_its_own(
+    shell: Shell, clone: Path, tmp_path: Path
+) -> None:
+    # GIVEN a run in the environment, and then a Python that was upgraded away
+    before = (clone / ".venv").resolve()
+    fifo = tmp_path / "in"
+    os.mkfifo(fifo)
+    held = "import sys; open(sys.argv[1]).read(); import duckdb, pandas; print(duckdb.__file__)"
+    with subprocess.Popen([before / "bin" / "python", "-c", held, fifo], stdout=subprocess.PIPE, text=True) as running:
+        python = (before / "bin" / "python").readlink()
+        (before / "bin" / "python").unlink()
+        (before / "bin" / "python").symlink_to("/usr/bin/python-that-was")
+        # WHEN the wrapper is called
+        done = shell("exec_local_compute_local_storage.sh", "--output_path", tmp_path / "out")
+        # THEN it has a new one, and what ran from the one before finds all it needs
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines()[0].startswith(f"making {clone}/.venv from requirements/embedded.txt")
+        assert (clone / ".venv").resolve() != before
+        fifo.write_text("go on")
+        assert running.stdout
+        assert running.stdout.read().startswith(str(before))
+    (before / "bin" / "python").unlink()
+    (before / "bin" / "python").symlink_to(python)
+
+
+@pytest.mark.usefixtures("first_run")
+def test_an_exported_cdpath_does_no_harm(clone: Path, tmp_path: Path) -> None:
+    # GIVEN a folder of the same name where cd would look first
+    (tmp_path / clone.name).mkdir()
+    done = subprocess.run(
+        [f"{clone.name}/exec_local_compute_local_storage.sh", "--version"],
+        cwd=clone.parent, env={**job_environment(), "CDPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def link_spark_environment(clone: Path) -> None:

@@ -44,15 +44,10 @@ class AwsScripts:
 
 
 def permissions(way: str) -> set[str]:
-    """The actions that the README names for a way to run, without their services."""
-    (row,) = re.findall(rf"^\| {way} \| (.*) \|$", marked_table("permissions"), re.MULTILINE)
-    return {action.partition(":")[2] for action in re.findall(r"`([a-z-]+:\w+)`", row)}
-
-
-def marked_table(mark: str) -> str:
-    found = re.search(rf"<!-- {mark} -->\n((?:\|.*\n)+)", (ROOT / "README.md").read_text())
-    assert found
-    return found[1]
+    """The actions that docs/aws.md names for a way to run, without their services."""
+    marked = (ROOT / "docs" / "aws.md").read_text().partition("<!-- permissions -->")[2]
+    (item,) = re.findall(rf"^- {way}: (.*?)(?=^- |^$)", marked, re.MULTILINE | re.DOTALL)
+    return {action.partition(":")[2] for action in re.findall(r"`([a-z-]+:\w+)`", item)}
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -298,7 +299,15 @@ class ControlPlane:
             return
         job_run.state = "RUNNING"
         submit = job_run.job_driver["sparkSubmit"]
-        process = self.start(job_run, ["spark-submit", submit["entryPoint"], *submit["entryPointArguments"]])
+        process = self.start(
+            job_run,
+            [
+                "spark-submit",
+                *shlex.split(submit.get("sparkSubmitParameters", "")),
+                submit["entryPoint"],
+                *submit["entryPointArguments"],
+            ],
+        )
         status = process.wait(job_run.execution_timeout_minutes * self.minute)
         if job_run.state != "RUNNING":
             return

@@ -29,7 +29,7 @@ def statistics(ratings: list[Rating], movies: list[Movie]) -> list[tuple[object,
     )
 
 
-def top_three(ratings: list[Rating]) -> list[tuple[int, int, float, int, int]]:
+def top(ratings: list[Rating], ranks: int = 3) -> list[tuple[int, int, float, int, int]]:
     """userId, movieId, rating, timestamp, rank."""
     given = defaultdict(list)
     for rating in ratings:
@@ -37,7 +37,7 @@ def top_three(ratings: list[Rating]) -> list[tuple[int, int, float, int, int]]:
     return sorted(
         (*rating, rank)
         for of_user in given.values()
-        for rank, rating in enumerate(sorted(of_user, key=lambda row: (-row[2], -row[3], row[1]))[:3], 1)
+        for rank, rating in enumerate(sorted(of_user, key=lambda row: (-row[2], -row[3], row[1]))[:ranks], 1)
     )
 
 

@@ -1,0 +1,99 @@
+"""The engines that the job runs on: all that differs between them is behind one protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from movielens.contract import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from movielens.storage import Entry, Storage
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a first look at the lines of a text found."""
+
+    lines: int  # those that are blank but not empty may count
+    all_valid: bool = False  # each line is known to be valid
+    odd_bytes: bool = False  # some hold bytes that only `Engine.lines` survives
+
+
+class Engine(Protocol):
+    """An engine with a session on it."""
+
+    name: str
+    alternative: str  # the other engine, and how to have it
+    shows_progress: bool  # on a terminal, by itself
+
+    @property
+    def version(self) -> str:
+        """The version of the engine behind the session."""
+
+    def storage(self, path: str) -> Storage:
+        """The storage that holds the path: the disk, or a store by the means of the engine."""
+
+    def path_to_read(self, path: str) -> str:
+        """The path as the engine's readers take it, to the letter."""
+
+    def path_to_write(self, path: str) -> str:
+        """The path as the engine's writers take it, to the letter."""
+
+    def lines(self, files: Sequence[Entry]) -> DataFrame:
+        """The lines of text files that are not blank, whatever bytes they hold: file STRING, line STRING.
+
+        A line ends with LF, CRLF or CR. One that is valid UTF-8 is UTF-8; any other is ISO-8859-1.
+        """
+
+    def quick_lines(self, files: Sequence[Entry]) -> DataFrame:
+        """The lines that are not empty, as fast as can be: line STRING. A byte that is not UTF-8 may be another."""
+
+    def columns(self, files: Sequence[Entry], schema: str, separator: str) -> DataFrame | None:
+        """The columns of text files all of whose lines are valid; None where no reader is faster than cutting lines."""
+
+    def look(self, files: Sequence[Entry], valid_line: str) -> Look:
+        """Looks at all lines once; the regular expression says which are valid."""
+
+    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:
+        """The frame for all that is derived from it, so that what it is made of is parsed once.
+
+        `read_back` describes it as it is read from what was written of it, before anything else is.
+        """
+
+
+TO_INSTALL = {
+    "sail": "pip install -r requirements/embedded.txt, or use spark-submit",
+    "spark": "pip install -r requirements.txt",
+}
+
+
+def start(name: str) -> SparkSession:
+    """Starts the engine, `sail` or `spark`, and returns a session on it.
+
+    Raises PipelineError when what the engine needs is not installed, or does not start.
+    """
+    try:
+        engine = import_module(f"movielens.engines.{name}")
+    except ImportError as error:
+        raise PipelineError(
+            f"the {name} engine is not installed ({error.name} is missing): {TO_INSTALL[name]}"
+        ) from error
+    session: SparkSession = engine.start()
+    return session
+
+
+def engine_of(session: SparkSession) -> Engine:
+    """The engine behind a session; one that is reached over Spark Connect is Sail."""
+    if ".connect." in type(session).__module__:
+        from movielens.engines.sail import Sail
+
+        return Sail(session)
+    from movielens.engines.spark import Spark
+
+    return Spark(session)

@@ -1,0 +1,250 @@
+"""Sail: the embedded engine, a server of Spark Connect inside this process."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import os
+import tempfile
+import urllib.parse
+import warnings
+from contextlib import contextmanager
+from functools import reduce
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pysail
+from pysail.spark import SparkConnectServer
+from pyspark.sql import functions as F
+from pyspark.sql.connect.client.retries import DefaultPolicy
+from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+from movielens.contract import PipelineError
+from movielens.engines import Look
+from movielens.storage.disk import DiskStorage
+from movielens.storage.paths import bucket_and_key, is_local
+from movielens.storage.s3 import S3Storage, aws_region, s3_client, s3_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from movielens.storage import Entry, Storage
+
+COMPRESSIONS = (".gz", ".bz2")
+NO_GRPC_PROXY = "no_grpc_proxy"
+TRIES = 6  # of a request to the server in this process: some three seconds
+
+
+def start() -> SparkSession:
+    """Starts Sail inside this process on a free loopback port; its settings are environment variables."""
+    for name, value in settings().items():
+        os.environ.setdefault(name, value)
+    os.environ.update(s3_variables())
+    os.environ[NO_GRPC_PROXY] = without_proxy()
+    # pyspark.sql.functions makes Connect columns only when this is set, where classic pyspark is installed too
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+    server = SparkConnectServer("127.0.0.1", 0)
+    server.start(background=True)
+    _, port = server.listening_address
+    session: Any = ConnectSession.builder.remote(f"sc://127.0.0.1:{port}").create()
+    session._sail_server = server  # lives as long as the session
+    # by itself the client would try for ten minutes to reach a server that died
+    warnings.filterwarnings("ignore", r"\[RETRIES_EXCEEDED\]")  # it is raised, too
+    session.client.set_retry_policies([DefaultPolicy(max_retries=TRIES, max_backoff=1000)])
+    try:
+        session.range(1).schema  # noqa: B018  # a first request, for a server that cannot have sessions starts all the same
+    except Exception as error:
+        if names_time_zone():
+            raise
+        raise PipelineError(
+            "the sail engine does not start, for this machine names no time zone: "
+            "write one into /etc/timezone (echo Etc/UTC > /etc/timezone), or use --engine spark"
+        ) from error
+    found: SparkSession = session
+    return found
+
+
+def settings() -> dict[str, str]:
+    """What the job wants of Sail; a variable that is set already stays as it is."""
+    return {
+        "RUST_LOG": "off",
+        "SAIL_RUNTIME__MEMORY_POOL__TYPE": "fair",
+        "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": str(memory()),
+        # Sail ends a session that has not begun a query for a quarter of an hour, also while one is still running
+        "SAIL_SPARK__SESSION_TIMEOUT_SECS": str(7 * 24 * 3600),
+        # quicker to write than the defaults, zstd(3) and dictionaries; the files are a little larger
+        "SAIL_PARQUET__COMPRESSION": "zstd(1)",
+        "SAIL_PARQUET__DICTIONARY_ENABLED": "false",
+    }
+
+
+def memory() -> int:
+    """Bytes for Sail's operators: a third of what the machine or the container allows; beyond that they spill.
+
+    The rest is for decoding and encoding Parquet, the Python process and the page cache.
+    """
+    allowed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+            allowed = min(allowed, int(text))
+    return allowed // 3
+
+
+def s3_variables() -> dict[str, str]:
+    """How Sail reaches a store that speaks S3: http:// only when it is allowed, and its region is not looked up."""
+    endpoint = s3_endpoint()
+    if endpoint is None:
+        return {}
+    allow_http = str(endpoint.startswith("http://")).lower()
+    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": allow_http, "AWS_REGION": aws_region() or "us-east-1"}
+
+
+def without_proxy() -> str:
+    """The hosts that gRPC reaches without a proxy: those of the environment, and this machine.
+
+    https://grpc.github.io/grpc/core/md_doc_environment_variables.html
+    """
+    hosts = os.environ.get(NO_GRPC_PROXY) or os.environ.get("no_proxy") or ""
+    return ",".join(dict.fromkeys([*filter(None, hosts.split(",")), "127.0.0.1"]))
+
+
+def names_time_zone() -> bool:
+    """Whether the machine says which time zone it is in, where Sail looks for it."""
+    link, file = Path("/etc/localtime"), Path("/etc/timezone")
+    return link.is_symlink() or (file.is_file() and bool(file.read_text().strip()))
+
+
+class Sail:
+    """The engine behind a session of Spark Connect."""
+
+    name = "sail"
+    alternative = "Apache Spark: --engine spark, or spark-submit"
+    shows_progress = False
+
+    def __init__(self, session: SparkSession) -> None:
+        self.session = session
+
+    @property
+    def version(self) -> str:
+        return str(pysail.__version__)
+
+    def storage(self, path: str) -> Storage:
+        return DiskStorage() if is_local(path) else S3Storage()
+
+    def path_to_read(self, path: str) -> str:
+        return urllib.parse.quote(f"file://{path}" if is_local(path) else path, safe="/:")
+
+    path_to_write = path_to_read
+
+    def lines(self, files: Sequence[Entry]) -> DataFrame:
+        paths = self.session.createDataFrame([(file.path,) for file in files], "file STRING")
+        lines = paths.mapInArrow(split_lines, "file STRING, line STRING")
+        return lines.filter(F.col("line").rlike(r"[^ \t]"))
+
+    def quick_lines(self, files: Sequence[Entry]) -> DataFrame:
+        # its CSV reader is three times as fast as its text reader, and alone in taking any bytes but \x03
+        return self.columns(files, "line STRING", "\x03")
+
+    def columns(self, files: Sequence[Entry], schema: str, separator: str) -> DataFrame:
+        by_compression = groupby(sorted(files, key=compression), key=compression)
+        frames = [
+            self.session.read.csv(
+                [self.path_to_read(file.path) for file in group],
+                schema=schema,
+                sep=separator,
+                quote="\n",  # disables quoting, for no field begins with a line end
+                encoding="ISO-8859-1",
+            )
+            for _, group in by_compression
+        ]
+        return reduce(lambda left, right: left.unionAll(right), frames)
+
+    def look(self, files: Sequence[Entry], valid_line: str) -> Look:
+        counts = F.count("*"), F.count_if(F.col("line").rlike(valid_line))
+        try:
+            [(lines, valid)] = self.quick_lines(files).agg(*counts).collect()
+        except Exception as error:
+            if "incorrect number of fields" not in str(error):
+                raise
+            return Look(self.lines(files).count(), odd_bytes=True)
+        return Look(lines, all_valid=lines == valid)
+
+    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:  # noqa: ARG002  # spark's
+        return read_back()
+
+
+def compression(file: Entry) -> str:
+    """The suffix that tells how a file is compressed; empty for plain text."""
+    suffix = PurePosixPath(file.path).suffix
+    return suffix if suffix in COMPRESSIONS else ""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Lines, to the letter
+
+
+def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Maps files (file STRING) to their lines (file STRING, line STRING), for mapInArrow."""
+    for batch in batches:
+        for path in batch.column(0).to_pylist():
+            with open_input(path) as file:
+                for lines in decoded_chunks(file):
+                    columns = [pa.array([path] * len(lines), pa.string()), pa.array(lines, pa.string())]
+                    yield pa.RecordBatch.from_arrays(columns, ["file", "line"])
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[Any]:
+    """Opens a file on disk or on S3 for its bytes, decompressed."""
+    with raw_file(path) as file:
+        if path.endswith(".gz"):
+            yield gzip.GzipFile(fileobj=file)
+        elif path.endswith(".bz2"):
+            yield bz2.BZ2File(file)
+        else:
+            yield file
+
+
+def raw_file(path: str) -> Any:
+    """A file on disk; of one on S3 a copy that goes when it is closed, for a stream breaks with its connection."""
+    if is_local(path):
+        return Path(path).open("rb")
+    bucket, key = bucket_and_key(path)
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # for the caller to close
+    s3_client().download_fileobj(bucket, key, copy)
+    copy.seek(0)
+    return copy
+
+
+def decoded_chunks(file: Any) -> Iterator[list[str]]:
+    """Yields the lines of a binary file, some megabytes at a time."""
+    rest = file.read(3).removeprefix(b"\xef\xbb\xbf")  # a byte-order mark
+    while chunk := file.read(8 * 2**20):
+        whole, end, tail = chunk.rpartition(b"\n")
+        if end:
+            yield decoded(rest + whole)
+            rest = tail
+        else:
+            rest += tail
+    yield decoded(rest)
+
+
+def decoded(lines: bytes) -> list[str]:
+    """Splits at line ends; each line is UTF-8 if that is valid, else ISO-8859-1."""
+    lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        return lines.decode().split("\n")
+    except UnicodeDecodeError:
+        return [decoded_line(line) for line in lines.split(b"\n")]
+
+
+def decoded_line(line: bytes) -> str:
+    """The line as UTF-8 if it is valid UTF-8, else as ISO-8859-1."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("iso-8859-1")

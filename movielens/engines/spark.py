@@ -1,0 +1,108 @@
+"""Apache Spark: the engine for whoever outgrows one machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from pyspark import SparkConf
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from movielens.contract import PipelineError
+from movielens.engines import Look
+from movielens.storage.disk import DiskStorage
+from movielens.storage.hadoop import HadoopStorage, hadoop_path
+from movielens.storage.paths import is_local
+from movielens.storage.s3 import aws_region, s3_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyspark.sql import DataFrame
+
+    from movielens.storage import Entry, Storage
+
+
+def start() -> SparkSession:
+    """Starts Apache Spark, or joins the one that spark-submit started; --conf settings hold."""
+    os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
+    try:
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it would log what it raises
+        conf = SparkConf()
+        for name, value in settings().items():
+            conf.setIfMissing(name, value)
+        return SparkSession.builder.config(conf=conf).getOrCreate()
+    except PySparkRuntimeError as error:
+        raise PipelineError(f"Spark did not start ({error}): it needs Java 17 or 21 on PATH or in JAVA_HOME") from error
+
+
+def settings() -> dict[str, str]:
+    """What the job wants of Spark; a setting that is made already stays as it is."""
+    return {
+        "spark.app.name": "movielens_pipeline",
+        "spark.log.level": "OFF",  # what fails is raised; the rest is chatter
+        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
+        # what is kept is read twice: compressing it takes longer than that
+        "spark.sql.inMemoryColumnarStorage.compressed": "false",
+        **{f"spark.hadoop.fs.s3a.{name}": value for name, value in s3_settings().items()},
+    }
+
+
+def s3_settings() -> dict[str, str]:
+    """How Hadoop's S3 client reaches a store that speaks S3; AWS itself it finds, and EMR has settings of its own."""
+    endpoint = s3_endpoint()
+    if endpoint is None:
+        return {}
+    return {"endpoint": endpoint, "path.style.access": "true", "endpoint.region": aws_region() or "us-east-1"}
+
+
+class Spark:
+    """The engine behind a classic session."""
+
+    name = "spark"
+    alternative = "in process, no Java: --engine sail"
+    shows_progress = True
+
+    def __init__(self, session: SparkSession) -> None:
+        self.session = session
+
+    @property
+    def version(self) -> str:
+        return str(self.session.version)
+
+    def storage(self, path: str) -> Storage:
+        return DiskStorage() if is_local(path) else HadoopStorage(self.session, path)
+
+    def path_to_read(self, path: str) -> str:
+        # readers take wildcards unless they are escaped
+        return re.sub(r"([\\*?\[\]{}])", r"\\\1", self.path_to_write(path))
+
+    def path_to_write(self, path: str) -> str:
+        return hadoop_path(self.session, path)
+
+    def lines(self, files: Sequence[Entry]) -> DataFrame:
+        raw = F.col("value")  # the bytes as they are
+        line = F.when(F.is_valid_utf8(raw), raw).otherwise(F.decode(raw.cast("binary"), "ISO-8859-1"))
+        lines = self.text(files).select(F.col("_metadata.file_path").alias("file"), line.alias("line"))
+        return lines.filter(F.col("line").rlike(r"[^ \t]"))
+
+    def quick_lines(self, files: Sequence[Entry]) -> DataFrame:
+        return self.text(files).select(F.col("value").alias("line")).filter(F.col("line") != "")
+
+    def columns(self, files: Sequence[Entry], schema: str, separator: str) -> None:
+        pass
+
+    def look(self, files: Sequence[Entry], valid_line: str) -> Look:  # noqa: ARG002  # cutting lines judges them, too
+        return Look(self.quick_lines(files).count())
+
+    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:  # noqa: ARG002  # sail's
+        return frame.persist()
+
+    def text(self, files: Sequence[Entry]) -> DataFrame:
+        """The lines of text files: value STRING."""
+        return self.session.read.text([self.path_to_read(file.path) for file in files])

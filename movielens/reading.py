@@ -1,0 +1,181 @@
+"""Reading a release: which files it is made of, the rows of its valid lines, and the lines that are not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+
+from movielens.contract import DUPLICATE_MOVIE, MOVIE_FIELDS, BadInputError
+from movielens.engines import Look, engine_of
+from movielens.formats import dat
+from movielens.storage.paths import absolute, is_local, join
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from movielens.storage import Entry, Storage
+
+FILE_NAMES = {"ratings": dat.RATINGS_FILE, "movies": dat.MOVIES_FILE}
+COMPRESSIONS = ("", ".gz", ".bz2")
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Release:
+    """The input of a run: the files of each of its two texts, and what a first look at the ratings found."""
+
+    ratings: tuple[Entry, ...]
+    movies: tuple[Entry, ...]
+    look: Look = Look(lines=-1)  # noqa: RUF009  # immutable
+
+    @property
+    def files(self) -> tuple[Entry, ...]:
+        """All files."""
+        return self.movies + self.ratings
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Rows
+
+
+def load_ratings(spark: SparkSession, release: str | Release) -> DataFrame:
+    """Describes the valid lines of ratings.dat: userId INT, movieId INT, rating FLOAT, timestamp BIGINT, in no order.
+
+    The release is the path of its folder, or what `find_release` found there. Timestamps are epoch seconds (UTC).
+    Lines that are not valid are left out; `find_rejects` tells which and why. Raises BadInputError where there is
+    no input.
+    """
+    engine, found = engine_of(spark), found_release(spark, release)
+    if found.look.all_valid:
+        columns = engine.columns(found.ratings, dat.RATING_COLUMNS, dat.COLUMN_SEPARATOR)
+        if columns is not None:
+            return columns.select("userId", "movieId", "rating", "timestamp")
+    lines = engine.lines(found.ratings) if found.look.odd_bytes else engine.quick_lines(found.ratings)
+    return dat.cut_ratings(lines)
+
+
+def load_movies(spark: SparkSession, release: str | Release) -> DataFrame:
+    """Describes the valid lines of movies.dat: movieId INT, title STRING, genres STRING, in no order.
+
+    The release is the path of its folder, or what `find_release` found there. One row per movieId. Raises
+    BadInputError where there is no input.
+    """
+    typed = (F.col(field.name).cast(field.type).alias(field.name) for field in MOVIE_FIELDS)
+    return movie_lines(spark, found_release(spark, release)).filter(F.col("reason").isNull()).select(*typed)
+
+
+def movie_lines(spark: SparkSession, release: Release) -> DataFrame:
+    """All lines of movies.dat: file, line, movieId, title, genres (STRING) and reason, NULL for a valid line."""
+    lines = engine_of(spark).lines(release.movies)
+    return without_doubles(dat.judged_movies(dat.cut_movies(lines)))
+
+
+def without_doubles(judged: DataFrame) -> DataFrame:
+    """Of valid lines with the same movieId lets the one be valid that sorts first, whatever their order."""
+    same_movie = Window.partitionBy("movieId").orderBy(F.col("reason").asc_nulls_first(), "line")
+    double = F.when(F.col("occurrence") > 1, DUPLICATE_MOVIE)
+    return (
+        judged.withColumn("occurrence", F.row_number().over(same_movie))
+        .withColumn("reason", F.coalesce("reason", double))
+        .drop("occurrence")
+    )
+
+
+def find_rejects(spark: SparkSession, release: str | Release) -> DataFrame:
+    """Describes the lines that are not valid: file, dataset (`movies` or `ratings`), reason, line; all STRING."""
+    found = found_release(spark, release)
+    rejected = {
+        "movies": movie_lines(spark, found).filter(F.col("reason").isNotNull()),
+        "ratings": dat.rejected_ratings(engine_of(spark).lines(found.ratings)),
+    }
+    movies, ratings = (
+        lines.select("file", F.lit(name).alias("dataset"), "reason", "line") for name, lines in rejected.items()
+    )
+    return movies.unionAll(ratings)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Lines
+
+
+def looked_at(spark: SparkSession, release: Release) -> Release:
+    """The release with what a look at all lines of its ratings found, so that they can be read the fastest way."""
+    return replace(release, look=engine_of(spark).look(release.ratings, dat.VALID_RATING_LINE))
+
+
+def count_lines(spark: SparkSession, files: tuple[Entry, ...]) -> int:
+    """How many lines there are that are not blank."""
+    return engine_of(spark).lines(files).count()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def found_release(spark: SparkSession, release: str | Release) -> Release:
+    """The release, found where only its path is given."""
+    return find_release(spark, release) if isinstance(release, str) else release
+
+
+def find_release(spark: SparkSession, input_path: str) -> Release:
+    """The files of the release in a folder.
+
+    Raises BadInputError, naming what was looked for and what was found there.
+    """
+    folder = absolute(input_path)
+    storage = engine_of(spark).storage(folder)
+    movies, ratings = (find_text(storage, folder, name) for name in (dat.MOVIES_FILE, dat.RATINGS_FILE))
+    return Release(ratings, movies)
+
+
+def find_text(storage: Storage, folder: str, name: str) -> tuple[Entry, ...]:
+    """The files that make up a text: `name`, or `name.gz` or `name.bz2`; a file or a folder of part files."""
+    found = {entry.name: entry for entry in storage.entries(folder)}
+    wanted = join(folder, name)
+    present = [found[f"{name}{suffix}"] for suffix in COMPRESSIONS if f"{name}{suffix}" in found]
+    if not present:
+        raise BadInputError(f"{wanted} not found: {what_is_there(storage, folder, sorted(found))}")
+    if len(present) > 1:
+        names = ", ".join(entry.name for entry in present)
+        raise BadInputError(f"{wanted} is there more than once, as {names}: keep one")
+    [text] = present
+    parts = parts_of(storage, text) if text.is_folder else (text,)
+    require_readable(parts)
+    if not sum(part.size for part in parts):
+        raise BadInputError(f"{text.path} is empty")
+    return parts
+
+
+def parts_of(storage: Storage, folder: Entry) -> tuple[Entry, ...]:
+    """The part files in a folder, by their names."""
+    parts = [part for part in storage.entries(folder.path) if not part.name.startswith(("_", "."))]
+    for part in parts:
+        if part.is_folder:
+            raise BadInputError(f"{folder.path} should hold part files only, but {part.name} is a folder")
+    return tuple(sorted(parts, key=lambda part: part.path))
+
+
+def require_readable(files: tuple[Entry, ...]) -> None:
+    """Raises BadInputError for a file on this machine that this user may not read."""
+    for file in files:
+        if is_local(file.path) and not os.access(file.path, os.R_OK):
+            raise BadInputError(f"{file.path} cannot be read: permission denied")
+
+
+def what_is_there(storage: Storage, folder: str, names: list[str]) -> str:
+    """Says what there is in place of what was looked for."""
+    if names:
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        return f"{folder} holds {', '.join(names[:NAMES_SHOWN])}{more}"
+    above = folder.rpartition("/")[0]
+    if above.endswith(":/"):
+        return f"the bucket {folder} is empty"
+    parent = {entry.path: entry for entry in storage.entries(above)}
+    if folder not in parent:
+        return f"there is no {folder}"
+    is_folder = parent[folder].is_folder
+    return f"{folder} is an empty folder" if is_folder else f"{folder} is a file, not the folder that holds it"

@@ -1,0 +1,62 @@
+"""Lines that are not valid: found, counted, shown, and let pass or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from movielens.contract import BadInputError
+from movielens.reading import FILE_NAMES, find_rejects
+from movielens.storage.paths import absolute, join
+from movielens.tables import read_dataset, write_dataset, write_files
+from movielens.terminal import CHARACTERS_SHOWN, count_of, log, shortened
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from movielens.reading import Release
+
+FOUND = "_found"
+FOUND_COLUMNS = "file STRING, dataset STRING, reason STRING, line STRING"
+REJECTS_SHOWN = 10
+
+
+def stage_rejects(spark: SparkSession, release: Release, staging: str, max_rejects: int) -> dict[str, int]:
+    """Stages the rejects of a release, shows the first, and returns how many are of `ratings` and of `movies`.
+
+    Raises BadInputError when there are more than allowed.
+    """
+    found = found_once(spark, release, staging)
+    counts = count(found)
+    show(found)
+    total = sum(counts.values())
+    if total > max_rejects:
+        raise BadInputError(f"{count_of(total, 'line')} not valid, more than --max_rejects {max_rejects} allows")
+    if total:
+        write_dataset(found.select("dataset", "reason", "line"), staging, "rejects")
+    return counts
+
+
+def found_once(spark: SparkSession, release: Release, staging: str) -> DataFrame:
+    """All rejects, as they are read back from where they are kept: file, dataset, reason, line (STRING)."""
+    path = join(staging, FOUND)
+    write_files(find_rejects(spark, release), path)
+    return read_dataset(spark, path, FOUND_COLUMNS)
+
+
+def count(found: DataFrame) -> dict[str, int]:
+    """How many rejects there are of each text; tells why."""
+    by_reason = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason")
+    counts = dict.fromkeys(FILE_NAMES, 0)
+    for row in by_reason.collect():
+        counts[row["dataset"]] += row["lines"]
+        log.warning("%s: %s: %s", FILE_NAMES[row["dataset"]], row["reason"], count_of(row["lines"], "line"))
+    return counts
+
+
+def show(found: DataFrame) -> None:
+    """Shows the first rejects, with their files."""
+    lines = found.withColumn("line", F.substring("line", 1, CHARACTERS_SHOWN + 1))
+    for row in lines.orderBy("file", "reason", "line").limit(REJECTS_SHOWN).collect():
+        log.warning("%s: %s: %s", absolute(row["file"]), row["reason"], shortened(row["line"]))

@@ -1,0 +1,164 @@
+"""Hadoop's FileSystem, for spark: HDFS, or S3 by what the session itself reads and writes with."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from movielens.contract import PipelineError
+from movielens.storage import Entry, in_parallel
+from movielens.storage.paths import bucket_and_key, join
+from movielens.storage.refusals import StorageError, meaning_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+
+log = logging.getLogger("movielens_pipeline")
+
+
+class HadoopStorage:
+    """Storage by the FileSystem that Hadoop has for the path."""
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        self.spark = spark
+        self.jvm: Any = spark._jvm
+        with refusals_of(path):
+            self.fs = self.path(path).getFileSystem(spark._jsc.hadoopConfiguration())
+
+    def path(self, path: str) -> Any:
+        """Hadoop's Path of a path of ours."""
+        return self.jvm.org.apache.hadoop.fs.Path(hadoop_path(self.spark, path))
+
+    def entries(self, folder: str) -> list[Entry]:
+        with refusals_of(folder):
+            try:
+                found = self.fs.listStatus(self.path(folder))
+            except Exception as error:
+                if is_java(error, "FileNotFoundException"):
+                    return []
+                raise
+            entries = [
+                Entry(
+                    join(folder, status.getPath().getName()),
+                    status.getLen(),
+                    status.getModificationTime(),
+                    status.isDirectory(),
+                )
+                for status in found
+            ]
+            # of a file Hadoop lists the file itself
+            is_file = len(found) == 1 and found[0].getPath().toString() == self.path(folder).toString()
+            return [] if is_file else entries
+
+    def uploads(self, folder: str) -> list[str]:
+        if not self.is_s3a():
+            return []
+        _, key = bucket_and_key(folder)
+        names = set()
+        with refusals_of(folder):
+            found = self.fs.listUploads(f"{key}/")
+            while found.hasNext():
+                names.add(found.next().key()[len(key) + 1 :].partition("/")[0])
+        return sorted(names)
+
+    def is_s3a(self) -> bool:
+        """Whether this is Hadoop's own S3 client; EMR may have another."""
+        return str(self.fs.getClass().getSimpleName()) == "S3AFileSystem"
+
+    def read(self, path: str) -> bytes | None:
+        with refusals_of(path):
+            try:
+                stream = self.fs.open(self.path(path))
+            except Exception as error:
+                if is_java(error, "FileNotFoundException"):
+                    return None
+                raise
+            try:
+                return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+            finally:
+                stream.close()
+
+    def create(self, path: str, content: bytes) -> bool:
+        # The plain create() of S3A looks first and writes then, so that several at once would succeed; asked for a
+        # conditional write it leaves the decision to the store. HDFS decides by itself.
+        target, conditional = self.path(path), "fs.option.create.conditional.overwrite"
+        with refusals_of(path):
+            creation = self.fs.createFile(target).overwrite(False).recursive()
+            if self.fs.hasPathCapability(target, conditional):
+                creation = creation.opt(conditional, True)
+            elif str(self.fs.getUri().getScheme()).startswith("s3"):
+                log.warning(
+                    "the S3 client of this Hadoop has no conditional writes: see to it that no other run publishes now"
+                )
+            try:
+                stream = creation.build()
+                stream.write(content)
+                stream.close()
+            except Exception as error:
+                if is_java(error, "FileAlreadyExistsException", "RemoteFileChangedException"):
+                    return False
+                raise
+        return True
+
+    def move(self, source: str, target: str) -> None:
+        with refusals_of(target):
+            if self.renamed(source, target) or not self.fs.exists(self.path(source)):
+                return
+            # HDFS wants the folder to be there, and none of the two replaces a target
+            self.fs.mkdirs(self.path(target.rpartition("/")[0]))
+            self.fs.delete(self.path(target), False)
+            if not self.renamed(source, target) and self.fs.exists(self.path(source)):
+                raise PipelineError(f"could not move {source} to {target}")
+
+    def renamed(self, source: str, target: str) -> bool:
+        """Renames a file; tells whether it did."""
+        try:
+            return bool(self.fs.rename(self.path(source), self.path(target)))
+        except Exception as error:
+            if is_java(error, "FileAlreadyExistsException", "FileNotFoundException"):
+                return False
+            raise
+
+    def delete(self, *files: str) -> None:
+        def delete(file: str) -> None:
+            with refusals_of(file):
+                self.fs.delete(self.path(file), False)
+
+        in_parallel(delete, files)
+
+    def delete_folder(self, folder: str) -> None:
+        with refusals_of(folder):
+            self.fs.delete(self.path(folder), True)
+            if self.is_s3a():
+                uploader = self.fs.createMultipartUploader(self.path(folder)).build()
+                uploader.abortUploadsUnderPath(self.path(folder)).get()
+                uploader.close()
+
+
+def hadoop_path(spark: SparkSession, path: str) -> str:
+    """The path as Hadoop takes it: on the local disk where no store is named."""
+    if path.startswith("s3://") and not spark._jsc.hadoopConfiguration().get("fs.s3.impl"):
+        return f"s3a{path[2:]}"  # the name of Hadoop's own S3 client; EMR has one for s3://
+    return path if "://" in path else f"file://{path}"
+
+
+def is_java(error: Exception, *names: str) -> bool:
+    """Whether an error is an exception of Java of one of these classes."""
+    thrown = getattr(error, "java_exception", None)
+    return thrown is not None and thrown.getClass().getSimpleName() in names
+
+
+@contextmanager
+def refusals_of(path: str) -> Iterator[None]:
+    """Turns what a store refused, as Java's exceptions tell it, into StorageError."""
+    try:
+        yield
+    except Exception as error:
+        meaning = meaning_of(str(error)) if hasattr(error, "java_exception") else None
+        if meaning is None:
+            raise
+        raise StorageError(f"{path}: {meaning}") from error

@@ -1,0 +1,58 @@
+"""Paths as the job handles them: absolute on the local disk, or the address of a store."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from pathlib import Path
+
+from movielens.contract import SCHEMES, UsageError
+
+
+def checked(path: str, engine: str) -> str:
+    """The path made absolute. Raises UsageError where it is none that the engine reads from or writes to."""
+    schemes = SCHEMES[engine]
+    scheme, separator, place = path.partition("://")
+    if not path or (separator and (scheme not in schemes or not place.strip("/"))):
+        kinds = ", ".join(f"{kind}://" for kind in schemes)
+        raise UsageError(f"the {engine} engine takes a folder, or one at {kinds}")
+    if scheme == "file" and separator and not place.startswith("/"):
+        raise UsageError(f"file:// reaches no other machine, as {place.partition('/')[0]} would be: write file:///...")
+    if path.startswith("//"):
+        raise UsageError("a path begins with one slash")
+    user = path.partition("/")[0]
+    if user.startswith("~") and user != "~" and not os.path.isdir(os.path.expanduser(user)):  # noqa: PTH111, PTH112  # Path.expanduser() raises
+        raise UsageError(f"{user} is no home folder; a folder of that name is ./{user}")
+    return absolute(path)
+
+
+def absolute(path: str) -> str:
+    """A local path as an absolute one, without `file:`; an address of a store without a slash at the end."""
+    scheme, separator, _ = path.partition("://")
+    if separator and scheme != "file":
+        return path.rstrip("/")
+    if path.startswith("file:"):
+        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # Path.resolve() would follow links
+
+
+def is_local(path: str) -> bool:
+    """Whether an absolute path is on the local disk."""
+    return path.startswith("/")
+
+
+def same_place(path: str, other: str) -> bool:
+    """Whether two paths name the same folder; s3:// and s3a:// do."""
+    return re.sub("^s3a://", "s3://", path) == re.sub("^s3a://", "s3://", other)
+
+
+def join(folder: str, *names: str) -> str:
+    """The path of something below a folder."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def bucket_and_key(path: str) -> tuple[str, str]:
+    """`bucket` and `a/b` of s3://bucket/a/b."""
+    bucket, _, key = path.partition("://")[2].partition("/")
+    return bucket, key

@@ -1,0 +1,70 @@
+"""The datasets as files: writing them, reading them back, describing them. The one room that knows Parquet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from movielens.contract import SCHEMAS
+from movielens.engines import engine_of
+from movielens.storage.paths import absolute, join
+from movielens.terminal import count_of, phase
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def output_result(
+    ratings_df: DataFrame,
+    movies_df: DataFrame,
+    movies_with_stats_df: DataFrame,
+    top_movies_per_user_df: DataFrame,
+    output_base_path: str,
+) -> dict[str, int]:
+    """Computes the four datasets and writes each into its folder below the path; replaces what is there.
+
+    This is where the work is done: everything before only describes it. Returns the rows of each dataset, as read
+    back from what was written.
+    """
+    frames = {
+        "ratings": ratings_df,  # first: the others may be derived from what is written of it
+        "movies": movies_df,
+        "movies_with_stats": movies_with_stats_df,
+        "top_movies_per_user": top_movies_per_user_df,
+    }
+    return {name: write_dataset(frame, absolute(output_base_path), name) for name, frame in frames.items()}
+
+
+def parsed_once(ratings: DataFrame, output_base_path: str) -> DataFrame:
+    """The ratings for all that is derived from them, so that the text is parsed once and not for each dataset.
+
+    An engine keeps what it parsed first, or reads it back from what `output_result` writes below the path.
+    """
+    spark = ratings.sparkSession
+    path = join(absolute(output_base_path), "ratings")
+    return engine_of(spark).parsed_once(ratings, lambda: read_dataset(spark, path, SCHEMAS["ratings"]))
+
+
+def write_dataset(frame: DataFrame, folder: str, name: str) -> int:
+    """Writes one dataset below the folder and returns how many rows its Parquet footers count."""
+    spark, path = frame.sparkSession, join(folder, name)
+    with phase(name, timer=not engine_of(spark).shows_progress) as done:
+        write_files(frame, path)
+        rows = read_dataset(spark, path, SCHEMAS[name]).count()
+        done(count_of(rows, "row"))
+    return rows
+
+
+def write_files(frame: DataFrame, path: str) -> None:
+    """Writes the rows of a frame as files in a folder; replaces what is there."""
+    frame.write.mode("overwrite").parquet(engine_of(frame.sparkSession).path_to_write(path))
+
+
+def read_dataset(spark: SparkSession, path: str, schema: str) -> DataFrame:
+    """The rows of a folder of files, with the columns that were written."""
+    return spark.read.schema(schema).parquet(engine_of(spark).path_to_read(path))
+
+
+def columns_of(spark: SparkSession, path: str) -> list[dict[str, Any]]:
+    """The names and types of the columns in a folder of files, as the files themselves have them."""
+    columns = spark.read.parquet(engine_of(spark).path_to_read(path)).schema
+    return [{"name": column.name, "type": column.dataType.simpleString()} for column in columns]

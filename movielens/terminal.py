@@ -1,0 +1,102 @@
+"""What a person sees on standard error while the job runs, and how the process ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger("movielens_pipeline")
+
+CHARACTERS_SHOWN = 120
+
+
+def log_to_standard_error() -> None:
+    """Has the job's messages go to standard error, as they are."""
+    log.handlers = [logging.StreamHandler(sys.stderr)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shortened(line: str) -> str:
+    """A line for the terminal: control characters escaped, cut where it gets long."""
+    return repr(line[:CHARACTERS_SHOWN]) + ("..." if len(line) > CHARACTERS_SHOWN else "")
+
+
+@contextmanager
+def phase(name: str, *, timer: bool) -> Iterator[Callable[[str], None]]:
+    """Logs what was done and the seconds it took; with `timer`, a terminal shows that it is under way."""
+    started = time.monotonic()
+    results: list[str] = []
+    finished = threading.Event()
+
+    def tick() -> None:
+        while not finished.wait(0.5):
+            sys.stderr.write(f"\r{name}: {time.monotonic() - started:.0f} s ")
+            sys.stderr.flush()
+        sys.stderr.write("\r\x1b[K")
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    if timer and sys.stderr.isatty():
+        ticker.start()
+    try:
+        yield results.append
+    finally:
+        finished.set()
+        if ticker.is_alive():
+            ticker.join()
+    log.info("%s: %s in %.1f s", name, ", ".join(results), time.monotonic() - started)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The end of the process
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SECONDS_TO_STOP = 1.0
+
+
+def catch_signals() -> None:
+    """Has Ctrl-C and SIGTERM end the run: at the next chance tidily, after a second in any case."""
+
+    def stop(number: int, _frame: object) -> None:
+        for caught in STOP_SIGNALS:
+            signal.signal(caught, signal.SIG_IGN)
+        log.error("movielens_pipeline: interrupted")
+        deadline = threading.Timer(SECONDS_TO_STOP, os._exit, [128 + number])
+        deadline.daemon = True
+        deadline.start()
+        raise KeyboardInterrupt(number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+
+
+@contextmanager
+def signals_restored() -> Iterator[None]:
+    """Puts back, at its end, what signals did before."""
+    handlers = [(number, signal.getsignal(number)) for number in STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process at once: after an interrupt an idle thread of the Connect client would keep it for good."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
