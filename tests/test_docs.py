@@ -1,4 +1,4 @@
-"""The README is kept true: its commands run, its tables are those of the code."""
+"""README.md and docs/ are kept true: their commands run, their tables are those of the code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,25 @@ from pathlib import Path
 import pytest
 
 import movielens_pipeline as job
+from movielens import contract
 from tests.support.jobs import job_environment
 from tests.support.project import ROOT, copy_project
 
-README = (ROOT / "README.md").read_text()
-ALL_TEXT = README + (ROOT / "dataset" / "README.md").read_text()
+FILES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "dataset" / "README.md",
+]
+TEXTS = {file: file.read_text() for file in [*FILES, ROOT / "CHANGES.md"]}
+README = TEXTS[ROOT / "README.md"]
+ALL_TEXT = "\n".join(TEXTS[file] for file in FILES)
+
+
+def page(name: str) -> str:
+    """A page of docs/."""
+    return TEXTS[ROOT / "docs" / f"{name}.md"]
+
 
 # Commands that are tested elsewhere or cannot run here, with the reason
 NOT_RUN_HERE = {
@@ -24,9 +38,10 @@ NOT_RUN_HERE = {
     "./exec_local_compute_local_storage.sh": "test_shell runs it in a fresh clone",
     "./exec_local_compute_local_storage.sh --input_path dataset --output_path output": "as above, with arguments",
     "./exec_local_compute_local_storage.sh --engine spark": "as above, on spark",
+    "uv run movielens_pipeline.py --input_path dataset --output_path output": "test_requirements does",
     "python3 -m venv my-environment": "test_shell makes the same environment",
-    "my-environment/bin/pip install --require-hashes -r requirements-embedded.txt": "as above",
-    "for name in requirements requirements-embedded requirements-spark requirements-aws requirements-dev; do": (
+    "my-environment/bin/pip install --require-hashes -r requirements/embedded.txt": "as above",
+    "for name in requirements requirements/embedded requirements/spark requirements/aws requirements/dev; do": (
         "takes newer versions"
     ),
     'uv pip compile --universal --python-version 3.11 --generate-hashes "$name.in" -o "$name.txt" --upgrade': "so too",
@@ -37,10 +52,10 @@ NOT_RUN_HERE = {
     '.venv/bin/python check_local_results.py --input_path "s3://$S3_BUCKET_NAME/dataset" '
     '--output_path "s3://$S3_BUCKET_NAME/output"': "as above",
     "docker build -t movielens_pipeline .": "test_docker builds it and all that follows",
-    'docker run --rm --user "$(id -u):$(id -g)" -v "$(pwd)":/app movielens_pipeline': "as above",
-    'docker run --rm --user "$(id -u):$(id -g)" -v "$(pwd)":/app movielens_pipeline --max_rejects 10': "as above",
+    'docker run --rm -v "$(pwd)":/app movielens_pipeline': "as above",
+    'docker run --rm -v "$(pwd)":/app movielens_pipeline --max_rejects 10': "as above",
     "docker build --target spark -t movielens_pipeline:spark .": "as above",
-    'docker run --rm --user "$(id -u):$(id -g)" -v "$(pwd)":/app movielens_pipeline:spark': "as above",
+    'docker run --rm -v "$(pwd)":/app movielens_pipeline:spark': "as above",
     "./run_docker_local_compute_local_storage.sh": "as above",
     "./run_docker_local_compute_s3_storage.sh --upload_dataset": "as above",
     "docker run --rm --entrypoint dpkg-query movielens_pipeline --show": "as above",
@@ -59,18 +74,18 @@ NOT_RUN_HERE = {
     ".venv-dev/bin/cyclonedx-py environment .venv/bin/python --of JSON -o sbom.json": (
         "needs what scripts/lint.sh makes; .ci/run calls it after that"
     ),
-    "pipx run pip-audit --disable-pip --require-hashes --requirement requirements-embedded.txt": "asks a service",
+    "pipx run pip-audit --disable-pip --require-hashes --requirement requirements/embedded.txt": "asks a service",
 }
 
 
 def marked_block(mark: str, language: str = "") -> str:
-    found = re.search(rf"<!-- {mark} -->\n```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"<!-- {mark} -->\n+```{language}\n(.*?)```", ALL_TEXT, re.DOTALL)
     assert found, mark
     return found[1]
 
 
-def table_after(heading: str) -> dict[str, str]:
-    section = README.partition(heading)[2]
+def table_after(text: str, heading: str) -> dict[str, str]:
+    section = text.partition(heading)[2]
     rows = re.findall(r"^\| (.+?) \| (.+) \|$", re.split(r"\n#+ ", section)[0], re.MULTILINE)
     return {first.strip("`"): rest for first, rest in rows if not set(first) <= set("-| ")}
 
@@ -85,11 +100,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", ALL_TEXT, re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    whole = (re.sub(r" *\\\n *", " ", block) for block in blocks)
+    lines = [line.strip() for block in whole for line in block.splitlines() if line.strip()]
     return [line for line in dict.fromkeys(lines) if line not in NOT_RUN_HERE]
 
 
-def test_every_command_ends_well_in_the_order_of_the_readme(clone: Path) -> None:
+def test_every_command_ends_well(clone: Path) -> None:
     # GIVEN the result of the first command, which test_shell tries
     first = "my-environment/bin/python movielens_pipeline.py --input_path dataset --output_path output"
     assert first in commands()
@@ -98,11 +114,13 @@ def test_every_command_ends_well_in_the_order_of_the_readme(clone: Path) -> None
             ["bash", "-c", command], cwd=clone, env=job_environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert not re.search("Warning:|deprecated", done.stdout + done.stderr), command
 
 
 def test_no_command_is_left_out_without_being_there() -> None:
+    text = re.sub(r" *\\\n *", " ", ALL_TEXT)
     for command in NOT_RUN_HERE:
-        assert command in ALL_TEXT
+        assert command in text
 
 
 @pytest.mark.parametrize("mark", ["lazy", "recipe"])
@@ -112,8 +130,8 @@ def test_every_python_example_runs(clone: Path, mark: str) -> None:
     # an example in which the engine is still running leaves it to the interpreter to end; see leave()
     source = marked_block(mark, "python") + "\nimport os, sys; sys.stdout.flush(); os._exit(0)"
     done = subprocess.run(
-        [sys.executable, "-c", source], cwd=clone, env=job_environment(), capture_output=True, text=True, check=False,
-        timeout=60,
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=clone, env=job_environment(), capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = {"lazy": "'ratings': 100000", "recipe": "ratings 100000\nmovies 1700\n"}[mark]
@@ -129,35 +147,32 @@ def test_the_help_is_the_one_shown(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_the_datasets_of_the_readme_are_the_contract_s() -> None:
-    described = table_after("# movielens_pipeline")
-    for name in ("ratings", "movies", "top_movies_per_user"):
+    described = table_after(README, "# movielens_pipeline")
+    for name in ("ratings", "movies", "movies_with_stats", "top_movies_per_user"):
         columns = re.sub(r" \(.*?\)", "", described[name].partition(" | ")[0])
-        assert columns == job.SCHEMAS[name]
-    rejects = re.search(r"dataset `rejects` \((.*?)\)", README.replace("\n", " "))
+        assert columns.replace("those of `movies`", contract.SCHEMAS["movies"]) == contract.SCHEMAS[name]
+    rejects = re.search(r"dataset `rejects` \((.*?)\)", page("input").replace("\n", " "))
     assert rejects
-    assert rejects[1] == job.SCHEMAS["rejects"]
+    assert rejects[1] == contract.SCHEMAS["rejects"]
 
 
 def test_the_reasons_of_the_readme_are_the_code_s() -> None:
-    reasons = {
-        job.NUL_BYTE, job.FIELDS_MISSING, job.TOO_MANY_FIELDS, job.RATING_NOT_A_NUMBER, job.RATING_OUT_OF_RANGE,
-        job.TIMESTAMP_NOT_AN_INTEGER, job.TIMESTAMP_BEYOND_BIGINT, job.TITLE_MISSING, job.GENRES_MISSING,
-        job.DUPLICATE_MOVIE,
-        *(text.format(name) for text in (job.NOT_AN_ID, job.ID_BEYOND_INT) for name in ("userId", "movieId")),
-    }  # fmt: skip
-    assert table_after("### Lines that are not valid").keys() - {"reason"} == reasons
+    reasons = {contract.NUL_BYTE, contract.FIELDS_MISSING, contract.TOO_MANY_FIELDS, contract.DUPLICATE_MOVIE} | {
+        reason for field in contract.RATING_FIELDS + contract.MOVIE_FIELDS for _, reason in field.rules
+    }
+    assert table_after(page("input"), "## Lines that are not valid").keys() - {"reason"} == reasons
 
 
 def test_the_exit_statuses_of_the_readme_are_the_code_s() -> None:
-    statuses = {str(value) for name, value in vars(job).items() if name.startswith("EXIT_")} | {"130"}
-    assert table_after("## Exit status").keys() - {"status"} == statuses
+    statuses = {str(value) for name, value in vars(contract).items() if name.startswith("EXIT_")} | {"130"}
+    assert table_after(README, "## Exit status").keys() - {"status"} == statuses
 
 
 def test_the_options_of_the_readme_are_the_code_s(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         job.parse_args(["--help"])
     options = set(re.findall(r"^  (--\w+) ", capsys.readouterr().out, re.MULTILINE)) - {"--version"}
-    assert {name for name in table_after("## Configuration") if name.startswith("--")} == options
+    assert {name for name in table_after(page("configuration"), "## Options") if name.startswith("--")} == options
 
 
 def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
@@ -183,11 +198,35 @@ def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
 
 def test_the_version_is_the_same_everywhere() -> None:
     version = (ROOT / "VERSION").read_text().strip()
-    assert job.__version__ == version
+    assert version == contract.VERSION
     assert set(re.findall(r'image\.version="(.*?)"', (ROOT / "Dockerfile").read_text())) == {version}
     assert re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[0] == version
 
 
 def test_every_link_within_the_project_leads_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for file, text in TEXTS.items():
+        for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", text):
+            found = (file.parent / target).resolve() if target else file
+            assert found.exists(), f"{file}: {target}"
+            assert not anchor or anchor in anchors(found), f"{file}: {target}#{anchor}"
+
+
+def anchors(file: Path) -> set[str]:
+    """What can be linked to in a page, as hosting sites name it."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    for file in FILES:
+        assert f"]({file.relative_to(ROOT)})" in README or file == ROOT / "README.md"
+
+
+def test_the_readme_is_read_in_three_minutes() -> None:
+    assert len(README.split()) <= 900
+
+
+def test_no_line_is_too_long_to_be_read() -> None:
+    for file, text in TEXTS.items():
+        long = [line for line in text.splitlines() if len(line) > 120]
+        assert not long, f"{file}: {long[0]}"
