@@ -69,7 +69,7 @@ COPY movielens/ /opt/movielens/movielens/
 COPY movielens_pipeline.py /opt/movielens/
 # A run of the job, of which the classes are kept that it loads: later runs need not load them one by one
 COPY dataset/*.dat /tmp/dataset/
-RUN CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
+RUN KEEP_USER=yes CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
         /opt/movielens/scripts/entrypoint.sh --input_path /tmp/dataset --output_path /tmp/output \
     && test -s /opt/movielens/spark.jsa \
     && rm -rf /tmp/*

@@ -15,6 +15,8 @@ from benchmarks import benchmark
 from tests.support.jobs import job_environment
 from tests.support.project import ROOT
 
+pytestmark = pytest.mark.thorough
+
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -56,18 +56,18 @@ def test_movies_come_with_the_contract_s_columns_and_types(spark: Any, input_pat
     ],
 )
 def test_line_ends_and_marks_change_nothing(spark: Any, tmp_path: Path, what: str, change: Any) -> None:
-    # GIVEN both files with a harmless peculiarity
+    # given both files with a harmless peculiarity
     folder = write_input(tmp_path / what, change(RATING_BYTES), change(MOVIE_BYTES))
-    # THEN every row is there, and only those
+    # then every row is there, and only those
     assert ratings_in(spark, folder) == sorted(RATINGS), what
     assert movies_in(spark, folder) == MOVIES, what
 
 
 def test_encoding_is_found_line_by_line(spark: Any, tmp_path: Path) -> None:
-    # GIVEN a file in which one line is UTF-8 and the next ISO-8859-1
+    # given a file in which one line is UTF-8 and the next ISO-8859-1
     movies = "1::Café (1990)::Drama\n".encode() + "2::Misérables, Les (1995)::Drama\n".encode("iso-8859-1")
     folder = write_input(tmp_path, RATING_BYTES, movies)
-    # THEN both titles are right
+    # then both titles are right
     assert movies_in(spark, folder) == [(1, "Café (1990)", "Drama"), (2, "Misérables, Les (1995)", "Drama")]
 
 
@@ -90,7 +90,7 @@ def test_a_title_is_all_between_the_first_and_the_last_separator(spark: Any, tmp
 
 @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
 def test_compressed_files_are_read(spark: Any, tmp_path: Path, suffix: str, compress: Any) -> None:
-    # GIVEN archives of two members, as `cat a.gz b.gz` and parallel compressors make them
+    # given archives of two members, as `cat a.gz b.gz` and parallel compressors make them
     for name, data in (("ratings.dat", RATING_BYTES), ("movies.dat", MOVIE_BYTES)):
         (tmp_path / f"{name}{suffix}").write_bytes(compress(data[:30]) + compress(data[30:]))
     assert ratings_in(spark, tmp_path) == sorted(RATINGS)
@@ -98,7 +98,7 @@ def test_compressed_files_are_read(spark: Any, tmp_path: Path, suffix: str, comp
 
 
 def test_a_folder_of_part_files_is_one_input(spark: Any, tmp_path: Path) -> None:
-    # GIVEN parts, plain and compressed, between files that are not data
+    # given parts, plain and compressed, between files that are not data
     for name, lines in (("ratings.dat", RATING_BYTES), ("movies.dat", MOVIE_BYTES)):
         folder = tmp_path / name
         folder.mkdir()
@@ -127,13 +127,13 @@ def test_a_file_url_is_a_local_path(spark: Any, tmp_path: Path) -> None:
 
 
 def test_loading_is_lazy(spark: Any, tmp_path: Path) -> None:
-    # GIVEN files that no reader survives
+    # given files that no reader survives
     (tmp_path / "ratings.dat.gz").write_bytes(b"no gzip")
     (tmp_path / "movies.dat.gz").write_bytes(b"no gzip")
-    # WHEN they are loaded and transformed
+    # when they are loaded and transformed
     ratings, movies = job.load_ratings(spark, str(tmp_path)), job.load_movies(spark, str(tmp_path))
     frames = [ratings, movies, job.movie_statistics(ratings, movies), job.top_movies_per_user(ratings)]
-    # THEN nothing was read; the first action finds out
+    # then nothing was read; the first action finds out
     for frame in frames:
         with pytest.raises(Exception, match=r"(?i)gzip|end of (file|input)|FAILED_READ_FILE"):
             frame.count()

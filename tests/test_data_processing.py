@@ -67,7 +67,7 @@ def assert_read_as_defined(spark: Any, folder: Path, lines: list[str]) -> None:
 
 
 def test_every_way_to_write_a_number_is_judged_alike_everywhere(spark: Any, tmp_path: Path) -> None:
-    # GIVEN each number in each place of an otherwise good line
+    # given each number in each place of an otherwise good line
     good = ["1", "2", "3", "4"]
     lines = ["::".join([*good[:place], number, *good[place + 1 :]]) for number in NUMBERS for place in range(4)]
     assert_read_as_defined(spark, tmp_path, lines)

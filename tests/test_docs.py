@@ -105,8 +105,9 @@ def commands() -> list[str]:
     return [line for line in dict.fromkeys(lines) if line not in NOT_RUN_HERE]
 
 
+@pytest.mark.thorough
 def test_every_command_ends_well(clone: Path) -> None:
-    # GIVEN the result of the first command, which test_shell tries
+    # given the result of the first command, which test_shell tries
     first = "my-environment/bin/python movielens_pipeline.py --input_path dataset --output_path output"
     assert first in commands()
     for command in [first, *commands()]:

@@ -33,7 +33,7 @@ def test_the_bundled_dataset_gives_the_same_rows_on_both_engines(publish: Publis
 
 
 def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tmp_path: Path, engine: str) -> None:
-    # GIVEN the lines of the bundled dataset shuffled into several parts
+    # given the lines of the bundled dataset shuffled into several parts
     for name in ("ratings.dat", "movies.dat"):
         shuffled = (ROOT / "dataset" / name).read_bytes().splitlines(keepends=True)
         random.Random(7).shuffle(shuffled)
@@ -45,16 +45,16 @@ def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tm
 
 
 def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None:
-    # GIVEN Spark's own setting, by which each shuffle ends in 200 parts
+    # given Spark's own setting, by which each shuffle ends in 200 parts
     done = run_job(engine, "--input_path", ROOT / "dataset", "--output_path", tmp_path)
     assert done.returncode == 0, done.stderr
-    # THEN none of them is a file
+    # then none of them is a file
     files = {name: len(list((tmp_path / name).glob("*.parquet"))) for name in COLUMNS}
     assert all(1 <= number <= 8 for number in files.values()), files
 
 
 def test_a_movies_file_of_over_4_mb_is_read_once(publish: Publish, tmp_path: Path, engine: str) -> None:
-    # GIVEN a file so large that an engine may split it
+    # given a file so large that an engine may split it
     movies = [(number, f"Movie {number} " + "x" * 60, "Drama") for number in range(1, 70_001)]
     folder = write_input(tmp_path / "in", rating_lines([(1, 1, 5.0, 1)]), movie_lines(movies))
     assert (folder / "movies.dat").stat().st_size > 4 * 2**20
@@ -73,7 +73,7 @@ def test_movielens_1m_equals_duckdb(publish: Publish, tmp_path: Path, engine: st
 
 
 def test_movielens_latest_small_equals_duckdb(publish: Publish, tmp_path: Path, engine: str) -> None:
-    # GIVEN the release's CSV as lines with `::`
+    # given the release's CSV as lines with `::`
     release = real_data("ml-latest-small")
     folder = tmp_path / "in"
     folder.mkdir()
@@ -124,6 +124,7 @@ def standalone_cluster(tmp_path: Path) -> Iterator[str]:
     logs.close()
 
 
+@pytest.mark.thorough
 def test_a_standalone_cluster_gives_the_same_rows(standalone_cluster: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["spark-submit", "--master", standalone_cluster, "--conf", "spark.driver.host=127.0.0.1",

@@ -160,7 +160,7 @@ def test_a_wrong_command_line_is_status_2(
 def test_a_dataset_folder_with_foreign_files_is_refused(
     engine: str, run_main: Main, input_path: Path, output_path: Path
 ) -> None:
-    # GIVEN somebody's own folder named as one of the datasets
+    # given somebody's own folder named as one of the datasets
     (output_path / "movies" / "2024").mkdir(parents=True)
     (output_path / "movies" / "2024" / "holiday.mp4").write_bytes(b"precious")
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
@@ -214,15 +214,15 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 def test_a_full_disk_is_said_and_leaves_the_earlier_result(
     engine: str, run_main: Main, tmp_path: Path, small_disk: Callable[[str], Path]
 ) -> None:
-    # GIVEN a result on a disk that has no room for the next
+    # given a result on a disk that has no room for the next
     output = small_disk("size=1m") / "output"
     first = write_input(tmp_path / "first")
     assert run_main(engine, "--input_path", first, "--output_path", output)[0] == 0
     earlier = rows_of(output, "ratings")
     (output.parent / "ballast").write_bytes(bytes(800_000))
-    # WHEN the next is larger than the room
+    # when the next is larger than the room
     status, said = run_main(engine, "--input_path", ROOT / "dataset", "--output_path", output)
-    # THEN
+    # then
     *_, last = said.splitlines()
     assert_golden("disk_full", last + "\n", output=output)
     assert status == 1
@@ -242,7 +242,7 @@ def test_a_read_only_output_is_said(
 def test_an_input_that_changes_while_it_is_read_is_not_published(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # GIVEN somebody who overwrites the input when half of the work is done
+    # given somebody who overwrites the input when half of the work is done
     write = tables.write_dataset
 
     def write_and_disturb(frame: object, folder: str, name: str) -> int:
@@ -277,7 +277,7 @@ def test_an_input_that_vanishes_while_it_is_read_is_not_published(
 
 
 def test_too_little_memory_is_said(output_path: Path) -> None:
-    # GIVEN a pool of a tenth of a megabyte, for sail; spark takes its memory from the launcher
+    # given a pool of a tenth of a megabyte, for sail; spark takes its memory from the launcher
     environment = {**job_environment(), "SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE": "100000"}
     done = run_job("sail", "--input_path", ROOT / "dataset", "--output_path", output_path, env=environment)
     assert_golden("out_of_memory", done.stderr.splitlines()[-1] + "\n", output=output_path)
@@ -286,7 +286,7 @@ def test_too_little_memory_is_said(output_path: Path) -> None:
 
 
 def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path: Path) -> None:
-    # GIVEN a job with a fault in it
+    # given a job with a fault in it
     broken = shutil.copy(ROOT / "movielens_pipeline.py", tmp_path)
     shutil.copytree(ROOT / "movielens", tmp_path / "movielens")
     source = (ROOT / "movielens" / "contract.py").read_text()
@@ -344,12 +344,12 @@ leave(job.main(sys.argv[1:]))
 
 
 def test_an_engine_that_dies_is_said_soon(input_path: Path, output_path: Path) -> None:
-    # GIVEN a server of Sail that ends when the first dataset is to be written
+    # given a server of Sail that ends when the first dataset is to be written
     done = subprocess.run(
         [sys.executable, "-c", WHOSE_ENGINE_DIES, "--input_path", input_path, "--output_path", output_path],
         capture_output=True, text=True, env={**job_environment(), "PYTHONPATH": str(ROOT)}, check=False, timeout=60,
     )  # fmt: skip
-    # THEN the job does not try for ten minutes to reach it
+    # then the job does not try for ten minutes to reach it
     *_, last = done.stderr.splitlines()
     assert_golden("engine_dies", last + "\n")
     assert "Traceback" not in done.stderr

@@ -86,7 +86,7 @@ class Prepared:
         )
 
 
-@pytest.fixture(params=["disk", "hadoop", "s3", "s3a"])
+@pytest.fixture(params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("hadoop", "s3", "s3a"))])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Callable[..., str], storages: Any) -> Prepared:
     storage, place = storages(request.param, tmp_path)
     return Prepared(storage, place, tmp_path, publish)
@@ -123,19 +123,19 @@ def test_a_recovery_survives_a_fault_of_each_operation(
 ) -> None:
     place, staging = prepared.place, f"_staging/{prepared.manifest['run_id']}"
     for number in range(1000):
-        # GIVEN a run that was killed when two of its files were moved
+        # given a run that was killed when two of its files were moved
         place.copy_of(prepared.template)
         place.write("_publishing.json", json.dumps(prepared.manifest).encode())
         place.delete("_manifest.json")
         for file in prepared.manifest["datasets"]["ratings"]["files"][:2]:
             place.write(file, (prepared.template / staging / file).read_bytes())
             place.delete(f"{staging}/{file}")
-        # WHEN the next run heals and is hit by a fault in turn
+        # when the next run heals and is hit by a fault in turn
         try:
             next_run(prepared.faulty(number, happens=happens), place).recover()
         except InjectedError:
             stress.assert_old_or_new(prepared.inputs, place)
-            # THEN the one after it heals
+            # then the one after it heals
             prepared.assert_healed(published=True)
         else:
             break
@@ -145,6 +145,7 @@ def test_a_recovery_survives_a_fault_of_each_operation(
     assert_equal_by_check(prepared.new, place.snapshot())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
 def test_a_whole_run_survives_a_fault_of_each_operation(
     publish: Callable[..., str], run_main: Callable[..., tuple[int, str]], tmp_path: Path,

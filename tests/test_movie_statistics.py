@@ -21,9 +21,9 @@ def frames(spark: Any, ratings: list[Any], movies: list[Any], partitions: int = 
 
 
 def test_every_movie_has_its_extremes_and_its_exact_mean(spark: Any) -> None:
-    # GIVEN ratings 5 and 0.5 of movie 10, one each of three others, none of movie 14
+    # given ratings 5 and 0.5 of movie 10, one each of three others, none of movie 14
     result = job.movie_statistics(*frames(spark, RATINGS, MOVIES))
-    # THEN an unrated movie has NULLs and a rating of an unknown movie counts nowhere
+    # then an unrated movie has NULLs and a rating of an unknown movie counts nowhere
     expected = spark.createDataFrame(
         [
             (10, "First (2001)", "Drama", 5.0, 0.5, 2.75),
@@ -44,7 +44,7 @@ def test_the_mean_is_a_double_that_nobody_rounded(spark: Any) -> None:
 
 
 def test_the_mean_of_any_decimals_does_not_depend_on_the_order_of_addition(spark: Any) -> None:
-    # GIVEN ratings that no binary fraction hits
+    # given ratings that no binary fraction hits
     values = [0.5 + (number * 0.0037) % 4.5 for number in range(2000)]
     rows = [(number + 1, 1, value, 0) for number, value in enumerate(values)]
     means = set()
@@ -54,7 +54,7 @@ def test_the_mean_of_any_decimals_does_not_depend_on_the_order_of_addition(spark
                 row["avg_rating"]
                 for row in job.movie_statistics(*frames(spark, order, [(1, "A", "B")], partitions)).collect()
             }
-    # THEN there is one mean, to the last bit
+    # then there is one mean, to the last bit
     assert len(means) == 1
 
 

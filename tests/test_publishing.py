@@ -117,7 +117,7 @@ def test_a_run_that_fails_leaves_the_earlier_result_and_nothing_else(
 def test_rows_that_get_lost_are_noticed_and_not_published(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, lost_in: str
 ) -> None:
-    # GIVEN a fault in the job that loses a row on the way
+    # given a fault in the job that loses a row on the way
     write = tables.write_dataset
 
     def write_less(frame: Any, folder: str, name: str) -> int:
@@ -134,15 +134,15 @@ def test_rows_that_get_lost_are_noticed_and_not_published(
 def test_what_a_dead_run_was_about_to_publish_is_published_by_the_next(
     engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path, run_id: str
 ) -> None:
-    # GIVEN a run that died when its journal was written; elsewhere, where one cannot look, more than five minutes ago
+    # given a run that died when its journal was written; elsewhere, where one cannot look, more than five minutes ago
     old, new = two_inputs
     publish(engine, old, output_path)
     leave_unpublished(output_path, run_id, now() - timedelta(minutes=6))
-    # WHEN the next run fails on its own account
+    # when the next run fails on its own account
     (new / "ratings.dat").unlink()
     status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
     assert status == 3
-    # THEN nothing was healed before its input was found; and the run after that heals
+    # then nothing was healed before its input was found; and the run after that heals
     new_ratings = rating_lines(RATINGS[:4]) + b"bad\n"
     (new / "ratings.dat").write_bytes(new_ratings)
     status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
@@ -205,7 +205,7 @@ def test_a_journal_cut_off_by_a_kill_is_done_away_with(
 def test_a_journal_whose_staged_files_are_gone_is_given_up(
     engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
 ) -> None:
-    # GIVEN a dead run's journal, and somebody who emptied the staging folder
+    # given a dead run's journal, and somebody who emptied the staging folder
     old, new = two_inputs
     publish(engine, old, output_path)
     leave_unpublished(output_path, GONE, now())
@@ -231,7 +231,7 @@ def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
 def test_a_dead_process_that_nobody_waited_for_is_a_dead_run(
     publish: Publish, input_path: Path, output_path: Path
 ) -> None:
-    # GIVEN what a run left that is still in the table of processes, as in a container whose first process never waits
+    # given what a run left that is still in the table of processes, as in a container whose first process never waits
     process = subprocess.Popen(["true"])
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
@@ -251,6 +251,7 @@ def place(request: pytest.FixtureRequest, output_path: Path) -> Place:
     return found
 
 
+@pytest.mark.thorough
 def test_two_runs_at_once_end_with_one_whole_result(engine: str, two_inputs: tuple[Path, Path], place: Place) -> None:
     running = [
         subprocess.Popen(
@@ -287,6 +288,7 @@ def test_of_many_that_create_the_journal_at_once_one_succeeds(kind: str, storage
         assert [b"%d" % number for number in won] == [storage.read(journal)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("where", "kills", "races"), [([], 12, 4), (["--s3"], 6, 2)], ids=["disk", "bucket"])
 def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
     tmp_path: Path, where: list[str], kills: int, races: int
@@ -301,10 +303,11 @@ def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
     assert f"{kills} kills, {races} races" in done.stdout
 
 
+@pytest.mark.thorough
 def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     engine: str, publish: Publish, two_inputs: tuple[Path, Path], tmp_path: Path, place: Place
 ) -> None:
-    # GIVEN an earlier result, and a run with slow storage that is killed as soon as it publishes
+    # given an earlier result, and a run with slow storage that is killed as soon as it publishes
     old, new = two_inputs
     publish(engine, old, place.address)
     process = stress.start(engine, stress.write_slow_job(tmp_path), new, place)
@@ -314,7 +317,7 @@ def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    # THEN what is there is whole, or without a manifest, and the next run, though it fails, heals it
+    # then what is there is whole, or without a manifest, and the next run, though it fails, heals it
     assert place.read("_publishing.json") is not None
     stress.assert_old_or_new([old, new], place)
     (old / "ratings.dat").write_bytes(b"bad\n")

@@ -143,12 +143,12 @@ def test_a_few_of_many_are_shown(run_main: Main, tmp_path: Path, output_path: Pa
 def test_up_to_n_rejects_pass_into_a_dataset_of_their_own(
     engine: str, publish: Publish, run_main: Main, tmp_path: Path, output_path: Path
 ) -> None:
-    # GIVEN three lines that are not valid, in two files
+    # given three lines that are not valid, in two files
     folder = write_input(tmp_path, ratings_with(b"1::2", b"1::caf\xe9::3::4"), movies_with(b"10::Other::Drama"))
-    # WHEN two may pass, nothing is published
+    # when two may pass, nothing is published
     assert run_main(engine, "--input_path", folder, "--output_path", output_path, "--max_rejects", 2)[0] == 3
     assert not visible_names(output_path)
-    # WHEN three may pass, they stand in the dataset, to the letter, and the good rows are right
+    # when three may pass, they stand in the dataset, to the letter, and the good rows are right
     said = publish(engine, folder, output_path, "--max_rejects", 3)
     assert "5 datasets in " in said
     assert rows_of(output_path, "rejects") == [
@@ -255,7 +255,7 @@ def test_no_valid_line_at_all_is_bad_input_however_many_rejects_may_pass(
 def test_exact_duplicates_and_repeated_ratings_each_count(
     engine: str, publish: Publish, tmp_path: Path, output_path: Path
 ) -> None:
-    # GIVEN a line twice, a user with two opinions of a movie, and a movie that movies.dat does not have
+    # given a line twice, a user with two opinions of a movie, and a movie that movies.dat does not have
     ratings = b"1::10::5::9\n1::10::5::9\n1::11::2::1\n1::11::4::2\n2::99::3::1\n"
     folder = write_input(tmp_path / "in", ratings)
     publish(engine, folder, output_path)

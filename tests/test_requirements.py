@@ -59,7 +59,7 @@ def test_the_script_asks_for_what_the_embedded_environment_holds() -> None:
 
 @pytest.mark.thorough
 def test_uv_runs_the_script_on_a_machine_where_nothing_is_installed(tmp_path: Path) -> None:
-    # GIVEN uv, an empty home, and nothing of the project but what the job is made of
+    # given uv, an empty home, and nothing of the project but what the job is made of
     uv = shutil.which("uv")
     assert uv, "uv comes with requirements.txt"
     shutil.copy(ROOT / "movielens_pipeline.py", tmp_path)
@@ -67,7 +67,7 @@ def test_uv_runs_the_script_on_a_machine_where_nothing_is_installed(tmp_path: Pa
     folder = write_input(tmp_path / "in")
     environment = {**job_environment(), "HOME": str(tmp_path / "home"), "UV_CACHE_DIR": str(tmp_path / "cache")}
     environment.pop("VIRTUAL_ENV", None)
-    # WHEN it is run as docs/configuration.md says
+    # when it is run as docs/configuration.md says
     done = subprocess.run(
         [uv, "run", "movielens_pipeline.py", "--input_path", folder, "--output_path", tmp_path / "out"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,

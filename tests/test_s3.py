@@ -26,6 +26,8 @@ from tests.support.places import Bucket
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check
 
+pytestmark = pytest.mark.thorough
+
 Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]
 GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"  # no process has such a number
@@ -114,7 +116,7 @@ def test_the_real_release_is_right_from_bucket_to_bucket(
 
 
 def test_spark_writes_with_the_magic_committer(use_engine: Any, bucket_path: Bucket) -> None:
-    # GIVEN the summary that Hadoop's committers for S3 write, where others leave an empty file
+    # given the summary that Hadoop's committers for S3 write, where others leave an empty file
     spark = use_engine("spark")
     tables.write_dataset(
         spark.createDataFrame([(1, "A", "B")], contract.SCHEMAS["movies"]), bucket_path.address, "movies"
@@ -154,7 +156,7 @@ def test_a_publish_takes_no_more_requests_than_the_readme_says(
 def test_what_killed_runs_left_in_a_bucket_is_removed_with_their_unfinished_uploads(
     engine: str, publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket, input_path: Path
 ) -> None:
-    # GIVEN uploads of a dead run, one of them the only thing it left, and one of a run elsewhere that may live
+    # given uploads of a dead run, one of them the only thing it left, and one of a run elsewhere that may live
     alive = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-another.host.1-77-0000"
     for name in (f"{GONE}/ratings/a.parquet", f"{alive}/ratings/b.parquet"):
         key = f"{bucket_path.prefix}/_staging/{name}"
@@ -178,7 +180,7 @@ def test_every_request_may_fail_once(
     engine: str, publish: Publish, proxy: s3server.FaultyProxy, s3_input: str, bucket_path: Bucket, what: str,
     input_path: Path,
 ) -> None:  # fmt: skip
-    # GIVEN an earlier result, and a store that lets each request fail when it comes for the first time
+    # given an earlier result, and a store that lets each request fail when it comes for the first time
     publish(engine, s3_input, bucket_path.address)
     seen: set[str] = set()
 
@@ -202,7 +204,7 @@ def test_a_store_that_fails_for_good_is_a_clean_error_and_the_next_run_heals(
     publish: Publish, run_main: Main, proxy: s3server.FaultyProxy, s3_input: str, bucket_path: Bucket,
     s3_server: s3server.S3Server, tmp_path: Path, share: float,
 ) -> None:  # fmt: skip
-    # GIVEN a store that answers nothing but 503 from some request on
+    # given a store that answers nothing but 503 from some request on
     other = write_input(tmp_path / "other", rating_lines(RATINGS[:4]))
     publish("sail", s3_input, bucket_path.address)
     proxy.reset()
@@ -211,7 +213,7 @@ def test_a_store_that_fails_for_good_is_a_clean_error_and_the_next_run_heals(
     new = s3_server.upload(other, f"{bucket_path.prefix}-other")
     proxy.reset(lambda number, *_: "503" if number >= last else None)
     status, said = run_main("sail", "--input_path", new, "--output_path", bucket_path.address)
-    # THEN the run says so in one line, and what is there is whole or without a manifest
+    # then the run says so in one line, and what is there is whole or without a manifest
     proxy.reset()
     assert status in (1, 3), said
     assert "the store is overloaded or out of order; try again later" in said.splitlines()[-1]

@@ -44,7 +44,7 @@ def test_ansi_mode_stays_on(spark: Any) -> None:
 def test_the_memory_of_sail_is_bounded_by_machine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < sail.memory() <= machine / 3
-    # GIVEN a container that may have two gigabytes
+    # given a container that may have two gigabytes
     monkeypatch.setattr(Path, "is_file", lambda self: str(self).endswith("memory.max"))
     monkeypatch.setattr(Path, "read_text", lambda _: "2000000000\n")
     assert sail.memory() == 2_000_000_000 // 3
@@ -95,7 +95,7 @@ def test_all_that_is_said_is_the_job_s_own_and_standard_output_stays_empty(
 
 
 def test_the_other_engine_can_be_started_by_either_launcher(input_path: Path, output_path: Path) -> None:
-    # GIVEN spark-submit with --engine sail, and python with --engine spark
+    # given spark-submit with --engine sail, and python with --engine spark
     for launcher, engine in (("spark", "sail"), ("sail", "spark")):
         done = run_job(launcher, "--input_path", input_path, "--output_path", output_path, "--engine", engine)
         assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ def test_the_other_engine_can_be_started_by_either_launcher(input_path: Path, ou
 
 
 def test_missing_java_is_one_line(tmp_path: Path, input_path: Path, output_path: Path) -> None:
-    # GIVEN a machine with the tools that Spark's scripts call, but without Java
+    # given a machine with the tools that Spark's scripts call, but without Java
     for tool in ("bash", "dirname", "env", "ps", "python3", "sed", "cat", "ls", "uname"):
         if found := shutil.which(tool):
             (tmp_path / tool).symlink_to(found)
@@ -133,7 +133,7 @@ def test_the_sail_engine_missing_is_one_line(tmp_path: Path, input_path: Path, o
 def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
     engine: str, tmp_path: Path, output_path: Path, name: str, status: int
 ) -> None:
-    # GIVEN a run in the middle of its work
+    # given a run in the middle of its work
     folder = write_input(tmp_path / "in", b"1::10::5::100\n" * 3_000_000)
     process = subprocess.Popen(
         job_command(engine, "--input_path", folder, "--output_path", output_path),
@@ -142,11 +142,11 @@ def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
     deadline = time.monotonic() + 60
     while not list(output_path.glob("_staging/*/ratings")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    # WHEN the terminal's process group gets the signal
+    # when the terminal's process group gets the signal
     os.killpg(process.pid, getattr(signal, name))
     sent = time.monotonic()
     _, said = process.communicate(timeout=30)
-    # THEN it ends soon, says so in one line, and published nothing
+    # then it ends soon, says so in one line, and published nothing
     assert process.returncode in (status, -getattr(signal, name))
     assert time.monotonic() - sent < 10
     assert "Traceback" not in said
@@ -156,7 +156,7 @@ def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
 def test_behind_a_proxy_sail_reaches_its_own_process_without_it(
     input_path: Path, output_path: Path, refusing_address: str
 ) -> None:
-    # GIVEN a proxy that lets nothing through
+    # given a proxy that lets nothing through
     proxies = {"http_proxy": refusing_address, "https_proxy": refusing_address, "grpc_proxy": refusing_address}
     kept = {name: value for name, value in job_environment().items() if "proxy" not in name.lower()}
     done = run_job("sail", "--input_path", input_path, "--output_path", output_path, env={**kept, **proxies})

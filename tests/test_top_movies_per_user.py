@@ -20,7 +20,7 @@ def top(spark: Any, ratings: list[Any], partitions: int = 2) -> list[tuple[Any, 
 
 
 def test_the_best_three_are_ranked_by_rating_then_newness_then_movie(spark: Any) -> None:
-    # GIVEN a user with three fives, of which one is newer, and a user with two ratings
+    # given a user with three fives, of which one is newer, and a user with two ratings
     result = job.top_movies_per_user(spark.createDataFrame(RATINGS, contract.SCHEMAS["ratings"]))
     expected = spark.createDataFrame(
         [(1, 12, 5.0, 101, 1), (1, 10, 5.0, 100, 2), (1, 11, 5.0, 100, 3), (2, 99, 3.0, 51, 1), (2, 10, 0.5, 50, 2)],
@@ -31,7 +31,7 @@ def test_the_best_three_are_ranked_by_rating_then_newness_then_movie(spark: Any)
 
 @pytest.mark.parametrize("partitions", [1, 5])
 def test_ties_at_the_third_place_are_decided_the_same_way_every_time(spark: Any, partitions: int) -> None:
-    # GIVEN fifty movies with the same rating at the same second, in two orders
+    # given fifty movies with the same rating at the same second, in two orders
     tied = [(1, movie, 4.0, 7) for movie in range(50, 0, -1)]
     expected = [(1, movie, 4.0, 7, movie) for movie in (1, 2, 3)]
     assert top(spark, tied, partitions) == expected
@@ -39,9 +39,9 @@ def test_ties_at_the_third_place_are_decided_the_same_way_every_time(spark: Any,
 
 
 def test_a_movie_that_a_user_rated_twice_counts_twice(spark: Any) -> None:
-    # GIVEN a repeated line and a changed mind
+    # given a repeated line and a changed mind
     ratings = [(1, 1, 5.0, 9), (1, 1, 5.0, 9), (1, 2, 3.0, 1), (1, 2, 4.0, 2)]
-    # THEN each line is a rating, as it is in the ratings dataset
+    # then each line is a rating, as it is in the ratings dataset
     assert top(spark, ratings) == [(1, 1, 5.0, 9, 1), (1, 1, 5.0, 9, 2), (1, 2, 4.0, 2, 3)]
 
 
@@ -65,7 +65,7 @@ def test_any_number_of_ranks_equals_plain_python_s(
 def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
     spark: Any, monkeypatch: pytest.MonkeyPatch, ranks: int
 ) -> None:
-    # GIVEN users whose movies all fall into one bucket, into two, and one less than there are ranks
+    # given users whose movies all fall into one bucket, into two, and one less than there are ranks
     monkeypatch.setattr(transforms, "TOP_RANKS", ranks)
     buckets = ranks + 1
     ratings = [

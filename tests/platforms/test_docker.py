@@ -26,6 +26,8 @@ from tests.support.places import Bucket
 from tests.support.project import ROOT, copy_project
 from tests.support.results import assert_equal_by_check
 
+pytestmark = pytest.mark.thorough
+
 IMAGES = {"sail": "movielens_pipeline", "spark": "movielens_pipeline:spark"}
 CALLER = f"{os.getuid()}:{os.getgid()}"
 SECRETS = {name: f"{name.lower()}-that-no-layer-holds" for name in s3server.KEYS}
@@ -97,7 +99,7 @@ def test_a_user_whom_the_image_does_not_know_is_no_hindrance(
 def test_without_user_the_output_belongs_to_the_owner_of_the_mounted_folder(
     image_of_engine: tuple[Docker, str], tmp_path: Path, owner: int
 ) -> None:
-    # GIVEN somebody's folder that nobody else may write to
+    # given somebody's folder that nobody else may write to
     docker, name = image_of_engine
     shutil.copytree(ROOT / "dataset", tmp_path / "theirs" / "dataset")
     for path in (tmp_path / "theirs", *(tmp_path / "theirs").rglob("*")):
@@ -178,7 +180,7 @@ def test_a_signal_reaches_the_job(image: Docker, tmp_path: Path) -> None:
         "run", "--rm", "--name", name, "--user", CALLER, "--volume", f"{tmp_path}:/app", IMAGES["sail"]
     ) as running:
         assert running.stderr
-        assert "engine" in running.stderr.readline()  # the job has begun
+        assert any("engine" in line for line in running.stderr)  # the job has begun
         stopped = image("kill", "--signal", "TERM", name)
         assert stopped.returncode == 0, stopped.stderr
         assert running.wait(timeout=30) == 128 + signal.SIGTERM
@@ -315,7 +317,7 @@ def test_the_wrapper_runs_the_bundled_dataset_and_builds_only_what_is_stale(wrap
 
 
 def test_the_wrapper_mounts_the_folders_where_they_stand(wrappers_ready: Path, tmp_path: Path) -> None:
-    # GIVEN names that the options of docker, and cd, could take for something else
+    # given names that the options of docker, and cd, could take for something else
     folder, output = write_input(tmp_path / 'in, "put"'), tmp_path / "out,put"
     elsewhere = write_input(tmp_path / "elsewhere" / "dataset").parent
     done = wrapper(
@@ -374,7 +376,7 @@ def test_the_wrapper_with_spark_takes_the_other_image(
 
 
 def test_without_docker_the_wrapper_says_so_in_one_line(clone: Path, tmp_path: Path) -> None:
-    # GIVEN a PATH with all but docker
+    # given a PATH with all but docker
     for folder in os.environ["PATH"].split(":"):
         for program in Path(folder).glob("*") if Path(folder).is_dir() else ():
             if program.name != "docker" and not (tmp_path / program.name).exists():

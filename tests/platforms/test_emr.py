@@ -21,6 +21,8 @@ from tests.support.containers import network_of_this_machine, one_build_at_a_tim
 from tests.support.project import copy_project
 from tests.support.results import assert_equal_by_check
 
+pytestmark = pytest.mark.thorough
+
 SCRIPT = "exec_EMR_compute_s3_storage.sh"
 WAYS = {"cluster": [], "serverless": ["--serverless"]}
 NOWHERE = "s3://{bucket}/nowhere"

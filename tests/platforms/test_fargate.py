@@ -20,6 +20,8 @@ from tests.support.containers import Docker, one_build_at_a_time
 from tests.support.project import copy_project
 from tests.support.results import assert_equal_by_check
 
+pytestmark = pytest.mark.thorough
+
 SCRIPT = "run_docker_fargate.sh"
 
 

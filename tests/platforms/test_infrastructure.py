@@ -26,6 +26,8 @@ TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
 MINISTACK = """
 from ministack.app import main
 from ministack.services.cloudformation import provisioners
+
+pytestmark = pytest.mark.thorough
 provisioners._RESOURCE_HANDLERS["AWS::EMR::SecurityConfiguration"] = {
     "create": lambda logical_id, properties, stack: (f"{stack}-{logical_id}", {}),
     "delete": lambda physical_id, properties: None,

@@ -68,7 +68,7 @@ def test_the_first_start_makes_its_environment_and_a_right_result(
 
 @pytest.mark.usefixtures("first_run")
 def test_the_second_start_installs_nothing(shell: Shell) -> None:
-    # GIVEN a package index that cannot be reached
+    # given a package index that cannot be reached
     done = shell("exec_local_compute_local_storage.sh", "--version")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -93,7 +93,7 @@ def test_the_exit_status_is_the_job_s(shell: Shell, arguments: list[str], status
 def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_that_fails(
     shell: Shell, clone: Path
 ) -> None:
-    # GIVEN a requirement that no index has
+    # given a requirement that no index has
     requirements = clone / "requirements" / "embedded.txt"
     pinned, before = requirements.read_text(), (clone / ".venv").resolve()
     requirements.write_text(pinned + "no-such-package-as-this==1.0 --hash=sha256:" + "0" * 64 + "\n")
@@ -107,7 +107,7 @@ def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_th
         )
     finally:
         requirements.write_text(pinned)
-    # THEN the one before is as it was, and nothing else is left
+    # then the one before is as it was, and nothing else is left
     assert (clone / ".venv").resolve() == before
     assert shell("exec_local_compute_local_storage.sh", "--version").stderr == ""
     assert list(clone.glob(".venv-*Z-*")) == [before]
@@ -117,7 +117,7 @@ def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_th
 def test_an_environment_whose_python_is_gone_is_remade_and_what_runs_keeps_its_own(
     shell: Shell, clone: Path, tmp_path: Path
 ) -> None:
-    # GIVEN a run in the environment, and then a Python that was upgraded away
+    # given a run in the environment, and then a Python that was upgraded away
     before = (clone / ".venv").resolve()
     fifo = tmp_path / "in"
     os.mkfifo(fifo)
@@ -126,9 +126,9 @@ def test_an_environment_whose_python_is_gone_is_remade_and_what_runs_keeps_its_o
         python = (before / "bin" / "python").readlink()
         (before / "bin" / "python").unlink()
         (before / "bin" / "python").symlink_to("/usr/bin/python-that-was")
-        # WHEN the wrapper is called
+        # when the wrapper is called
         done = shell("exec_local_compute_local_storage.sh", "--output_path", tmp_path / "out")
-        # THEN it has a new one, and what ran from the one before finds all it needs
+        # then it has a new one, and what ran from the one before finds all it needs
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines()[0].startswith(f"making {clone}/.venv from requirements/embedded.txt")
         assert (clone / ".venv").resolve() != before
@@ -141,7 +141,7 @@ def test_an_environment_whose_python_is_gone_is_remade_and_what_runs_keeps_its_o
 
 @pytest.mark.usefixtures("first_run")
 def test_an_exported_cdpath_does_no_harm(clone: Path, tmp_path: Path) -> None:
-    # GIVEN a folder of the same name where cd would look first
+    # given a folder of the same name where cd would look first
     (tmp_path / clone.name).mkdir()
     done = subprocess.run(
         [f"{clone.name}/exec_local_compute_local_storage.sh", "--version"],
@@ -158,7 +158,7 @@ def link_spark_environment(clone: Path) -> None:
 
 
 def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_path: Path) -> None:
-    # GIVEN that environment, which the suite has made already: the one it runs in
+    # given that environment, which the suite has made already: the one it runs in
     link_spark_environment(clone)
     done = shell("exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -168,7 +168,7 @@ def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_
 
 @pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292"])
 def test_java_missing_or_too_old_is_one_line(shell: Shell, tmp_path: Path, version: str | None) -> None:
-    # GIVEN a JAVA_HOME with an old Java, or with none
+    # given a JAVA_HOME with an old Java, or with none
     (tmp_path / "bin").mkdir()
     if version:
         (tmp_path / "bin" / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
@@ -195,7 +195,7 @@ def test_help_is_the_header(shell: Shell, clone: Path, script: str) -> None:
 
 @pytest.mark.usefixtures("first_run")
 def test_two_first_starts_at_once_both_end_well(clone: Path, tmp_path: Path) -> None:
-    # GIVEN an environment that is made anew, by two at once, each after the other's lock
+    # given an environment that is made anew, by two at once, each after the other's lock
     (clone / ".venv" / "requirements.installed").unlink()
     command = [clone / "exec_local_compute_local_storage.sh", "--output_path"]
     running = [
