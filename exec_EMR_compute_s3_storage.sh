@@ -56,14 +56,12 @@ main() {
   require_bucket_there
   upload_job "$root"
   [[ -z $UPLOAD_DATASET ]] || upload_dataset "$(python_with_boto3 "$root")" "$root/scripts/upload_dataset.py"
+  local way=emr_cluster ended_by=terminated
+  [[ -z $SERVERLESS ]] || way=emr_serverless ended_by=cancelled
   # shellcheck source=scripts/emr_cluster.sh
-  source "$root/scripts/emr_cluster.sh"
-  # shellcheck source=scripts/emr_serverless.sh
-  source "$root/scripts/emr_serverless.sh"
-  local run=run_on_cluster
-  [[ -z $SERVERLESS ]] || run=run_serverless
-  "$run" --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
-    ${OTHERS[@]+"${OTHERS[@]}"}
+  source "$root/scripts/$way.sh"
+  run_on_aws "$DEADLINE" "has not ended in %d seconds; it is $ended_by" --input_path "s3://$S3_BUCKET_NAME/dataset" \
+    --output_path "s3://$S3_BUCKET_NAME/output" ${OTHERS[@]+"${OTHERS[@]}"}
 }
 
 main "$@"

@@ -52,10 +52,22 @@ print_call() {
 json_list() {
   local word list=''
   for word in "$@"; do
-    word=${word//\\/\\\\}
-    list+=",\"${word//\"/\\\"}\""
+    list+=",$(json_string "$word")"
   done
   printf '[%s]' "${list#,}"
+}
+
+# json_string TEXT
+json_string() {
+  local text=${1//\\/\\\\}
+  text=${text//\"/\\\"}
+  text=${text//$'\t'/\\t}
+  printf '"%s"' "${text//$'\n'/\\n}"
+}
+
+# request: prints a request, in JSON, from standard input without its line ends and indentation.
+request() {
+  sed 's/^ *//' | tr -d '\n'
 }
 
 # end_by FUNCTION: has the function called when the script ends, whatever ends it but kill -9. Signals are noted, and
@@ -174,6 +186,16 @@ PYTHON
 # shellcheck disable=SC2034 # it is for the caller
 fetch_log() {
   LOG=$(aws s3 cp --only-show-errors "$1" - 2>/dev/null | gunzip 2>/dev/null)
+}
+
+# wait_for_log FOLDER: sets LOG to what the driver said, or says that there is nothing.
+wait_for_log() {
+  in_time "$LOG_SECONDS" fetch_log "$1/stdout.gz" || say "no log at $1/stdout.gz"
+}
+
+# more_of FOLDER: prints how to see the log of Spark.
+more_of() {
+  printf 'more of its log: aws s3 cp %s/stderr.gz - | gunzip\n' "$1"
 }
 
 # seconds_of TIME: prints a time as seconds; the two generations of the command line write it in two ways.
@@ -306,4 +328,50 @@ delete_what_is_shared() {
   delete_stack "$STACK_NAME-network"
   delete_stack "$STACK_NAME-storage"
   say "kept, with all that is in it: bucket $S3_BUCKET_NAME"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs. A way to run the job is a file beside this one with these functions:
+#
+#   plan ARGUMENT...   sets what the others need to run the job with the arguments
+#   estimate           says what it may cost
+#   show_plan          prints the calls of aws that the others make
+#   start              starts the job, and sets WHAT, its name for the user
+#   look               sets STATE, in words, and ENDED where there is no other to come; prints what is new in the log
+#   end_as_it_ended    shows the log and what was used, and ends with the exit status of the job
+#   clean_up           ends whatever of this run has not ended, even where its start was interrupted
+
+WHAT='' STATE='' ENDED=''
+
+# run_on_aws DEADLINE TOO_LATE ARGUMENT...: runs the job, follows it and ends with its exit status. After so many seconds
+# it is given up; TOO_LATE says so, with %d for the seconds.
+run_on_aws() {
+  local deadline=$1 too_late=$2
+  shift 2
+  plan "$@"
+  estimate
+  if [[ -n $DRY_RUN ]]; then
+    show_plan
+    return
+  fi
+  end_by clean_up
+  start
+  follow "$deadline" "$too_late"
+  end_as_it_ended
+}
+
+# follow DEADLINE TOO_LATE: shows the states until there is no other to come.
+follow() {
+  local shown=''
+  while :; do
+    look
+    stop_where_asked
+    if [[ $STATE != "$shown" ]]; then
+      shown=$STATE
+      say "$(printf '%5d s  %s' "$SECONDS" "$STATE")"
+    fi
+    [[ -z $ENDED ]] || break
+    ((SECONDS < $1)) || die 124 "$WHAT ${2/\%d/$SECONDS}"
+    pause "$POLL_SECONDS"
+  done
 }

@@ -1,34 +1,16 @@
 # shellcheck shell=bash
-# Sourced by exec_EMR_compute_s3_storage.sh: the job as the one step of an EMR cluster that ends with it.
+# Sourced after aws.sh: the job as the one step of an EMR cluster that ends with it.
 
 EMR_INSTANCE_TYPES=${EMR_INSTANCE_TYPES:-m7g.xlarge m6g.xlarge m6gd.xlarge r6g.xlarge}
 EMR_CORE_INSTANCES=${EMR_CORE_INSTANCES:-2}
 EMR_PRICE_PER_INSTANCE_HOUR=${EMR_PRICE_PER_INSTANCE_HOUR:-0.20}
-CLUSTER_ID='' CLUSTER_NAME=''
+CALL=() CLUSTER_ID='' CLUSTER_NAME='' REASON=''
 
-# run_on_cluster ARGUMENT...: runs the job and ends with its exit status.
-run_on_cluster() {
-  local call=()
+# plan ARGUMENT...: sets CALL, of aws, and the name by which the cluster can be found.
+plan() {
+  local roles network group attributes types configs='' type
   require_number EMR_CORE_INSTANCES
   CLUSTER_NAME=$STACK_NAME-$RUN_ID
-  make_cluster_call "$@"
-  say_what_a_cluster_may_cost
-  if [[ -n $DRY_RUN ]]; then
-    print_call "${call[@]}"
-    print_call emr describe-cluster --cluster-id CLUSTER_ID
-    print_call emr list-steps --cluster-id CLUSTER_ID
-    print_call s3 cp "s3://$S3_BUCKET_NAME/logs/CLUSTER_ID/steps/STEP_ID/stdout.gz" -
-    return
-  fi
-  end_by terminate_cluster
-  start_cluster "${call[@]}"
-  follow_cluster
-  end_as_the_step
-}
-
-# make_cluster_call ARGUMENT...: sets call, of aws.
-make_cluster_call() {
-  local roles network group attributes types configs='' type fleets step
   roles=$(stack_outputs "$STACK_NAME-emr")
   network=$(stack_outputs "$STACK_NAME-network")
   [[ -n $roles && -n $network ]] || die 1 "the roles and the network of clusters are not there; \
@@ -39,34 +21,76 @@ create_role_emr_serverless.sh makes them"
   [[ -z ${KEY_NAME:-} ]] || attributes+=",KeyName=$KEY_NAME"
   read -ra types <<<"$EMR_INSTANCE_TYPES"
   for type in "${types[@]}"; do
-    configs+=",{\"InstanceType\":\"$type\",\"WeightedCapacity\":1}"
+    configs+=",{\"InstanceType\": $(json_string "$type"), \"WeightedCapacity\": 1}"
   done
-  configs="[${configs#,}]"
-  fleets="[{\"Name\":\"primary\",\"InstanceFleetType\":\"MASTER\",\"TargetOnDemandCapacity\":1,\
-\"InstanceTypeConfigs\":$configs},{\"Name\":\"core\",\"InstanceFleetType\":\"CORE\",\
-\"TargetSpotCapacity\":$EMR_CORE_INSTANCES,\"InstanceTypeConfigs\":$configs,\"LaunchSpecifications\":{\
-\"SpotSpecification\":{\"AllocationStrategy\":\"price-capacity-optimized\",\"TimeoutDurationMinutes\":10,\
-\"TimeoutAction\":\"SWITCH_TO_ON_DEMAND\"},\"OnDemandSpecification\":{\"AllocationStrategy\":\"lowest-price\"}}}]"
-  # the time limit holds on the cluster itself, so that it ends even when nobody looks after it
-  # shellcheck disable=SC2016 # for the cluster's shell
-  step=$(json_list bash -c \
-    'timeout --kill-after=60 "$@"; status=$?; echo "exit status of the job: $status"; exit $status' \
-    step "$EMR_TIME_LIMIT" spark-submit --deploy-mode client --py-files "$PACKAGE" "$JOB" "$@")
-  call=(emr create-cluster --name "$CLUSTER_NAME" --release-label "$EMR_RELEASE_LABEL" --applications Name=Spark
+  CALL=(emr create-cluster --name "$CLUSTER_NAME" --release-label "$EMR_RELEASE_LABEL" --applications Name=Spark
     --log-uri "s3://$S3_BUCKET_NAME/logs/" --service-role "$(value_of "$roles" ServiceRole)"
     --security-configuration "$(value_of "$roles" SecurityConfiguration)" --ec2-attributes "$attributes"
-    --instance-fleets "$fleets" --auto-terminate --tags "application=$STACK_NAME"
-    for-use-with-amazon-emr-managed-policies=true
-    --steps "[{\"Type\":\"CUSTOM_JAR\",\"Name\":\"movielens_pipeline\",\"ActionOnFailure\":\"TERMINATE_CLUSTER\",\
-\"Jar\":\"command-runner.jar\",\"Args\":$step}]")
+    --instance-fleets "$(fleets "[${configs#,}]")" --auto-terminate --tags "application=$STACK_NAME"
+    for-use-with-amazon-emr-managed-policies=true --steps "$(step "$@")")
 }
 
-# start_cluster CALL...: starts the cluster and sets CLUSTER_ID. It is asked for once, since a second request would start
-# a second one; where the answer is lost, the cluster is known by its name.
-start_cluster() {
-  CLUSTER_ID=$(AWS_MAX_ATTEMPTS=1 ask_whole "$@" --query ClusterId) || CLUSTER_ID=$(clusters_by_name)
+# fleets CONFIGS: prints what the cluster is made of.
+fleets() {
+  request <<JSON
+[
+  {
+    "Name": "primary",
+    "InstanceFleetType": "MASTER",
+    "TargetOnDemandCapacity": 1,
+    "InstanceTypeConfigs": $1
+  },
+  {
+    "Name": "core",
+    "InstanceFleetType": "CORE",
+    "TargetSpotCapacity": $EMR_CORE_INSTANCES,
+    "InstanceTypeConfigs": $1,
+    "LaunchSpecifications": {
+      "SpotSpecification": {
+        "AllocationStrategy": "price-capacity-optimized",
+        "TimeoutDurationMinutes": 10,
+        "TimeoutAction": "SWITCH_TO_ON_DEMAND"
+      },
+      "OnDemandSpecification": {"AllocationStrategy": "lowest-price"}
+    }
+  }
+]
+JSON
+}
+
+# step ARGUMENT...: prints the one step. The time limit holds on the cluster itself, so that it ends even when nobody looks
+# after it.
+step() {
+  # shellcheck disable=SC2016 # for the cluster's shell
+  local shell='timeout --kill-after=60 "$@"; status=$?; echo "exit status of the job: $status"; exit $status'
+  request <<JSON
+[
+  {
+    "Type": "CUSTOM_JAR",
+    "Name": "movielens_pipeline",
+    "ActionOnFailure": "TERMINATE_CLUSTER",
+    "Jar": "command-runner.jar",
+    "Args": $(json_list bash -c "$shell" step "$EMR_TIME_LIMIT" spark-submit --deploy-mode client --py-files "$PACKAGE" "$JOB" "$@")
+  }
+]
+JSON
+}
+
+# show_plan
+show_plan() {
+  print_call "${CALL[@]}"
+  print_call emr describe-cluster --cluster-id CLUSTER_ID
+  print_call emr list-steps --cluster-id CLUSTER_ID
+  print_call s3 cp "s3://$S3_BUCKET_NAME/logs/CLUSTER_ID/steps/STEP_ID/stdout.gz" -
+}
+
+# start: starts the cluster and sets CLUSTER_ID. It is asked for once, since a second request would start a second one;
+# where the answer is lost, the cluster is known by its name.
+start() {
+  CLUSTER_ID=$(AWS_MAX_ATTEMPTS=1 ask_whole "${CALL[@]}" --query ClusterId) || CLUSTER_ID=$(clusters_by_name)
   [[ -n $CLUSTER_ID ]] || exit 1
-  say "cluster $CLUSTER_ID, $EMR_RELEASE_LABEL"
+  WHAT="cluster $CLUSTER_ID"
+  say "$WHAT, $EMR_RELEASE_LABEL"
   stop_where_asked
 }
 
@@ -75,42 +99,35 @@ clusters_by_name() {
   ask emr list-clusters --active --query "Clusters[?Name=='$CLUSTER_NAME'].Id"
 }
 
-# follow_cluster: shows the states of cluster and step until the cluster has ended.
-follow_cluster() {
-  local state reason step shown=''
-  while :; do
-    IFS=$'\t' read -r state reason < <(ask emr describe-cluster --cluster-id "$CLUSTER_ID" \
-      --query 'Cluster.Status.[State,StateChangeReason.Message]')
-    step=$(ask emr list-steps --cluster-id "$CLUSTER_ID" --query 'Steps[0].Status.State')
-    stop_where_asked
-    if [[ "$state, step $step" != "$shown" ]]; then
-      shown="$state, step $step"
-      say "$(printf '%5d s  cluster %s' "$SECONDS" "$shown")"
-    fi
-    [[ ${state:-} != TERMINATED* ]] || break
-    ((SECONDS < DEADLINE)) || die 124 "cluster $CLUSTER_ID has not ended in $SECONDS seconds; it is terminated"
-    pause "$POLL_SECONDS"
-  done
-  [[ $state == TERMINATED ]] || say "cluster $CLUSTER_ID ended: ${reason:-for no reason that it gives}"
+# look: at the cluster and its step.
+# shellcheck disable=SC2034 # what it sets is for `follow`
+look() {
+  local state step
+  IFS=$'\t' read -r state REASON < <(ask emr describe-cluster --cluster-id "$CLUSTER_ID" \
+    --query 'Cluster.Status.[State,StateChangeReason.Message]')
+  step=$(ask emr list-steps --cluster-id "$CLUSTER_ID" --query 'Steps[0].Status.State')
+  STATE="cluster $state, step $step"
+  [[ ${state:-} != TERMINATED* ]] || ENDED=$state
 }
 
-# end_as_the_step: shows the driver's log and what was used, and ends with the exit status of the job.
-end_as_the_step() {
+# end_as_it_ended: shows the driver's log and what was used, and ends with the exit status of the job.
+end_as_it_ended() {
   local step_id step_state log status
+  [[ $ENDED == TERMINATED ]] || say "$WHAT ended: ${REASON:-for no reason that it gives}"
   IFS=$'\t' read -r step_id step_state < <(ask emr list-steps --cluster-id "$CLUSTER_ID" \
     --query 'Steps[0].[Id,Status.State]')
   log=s3://$S3_BUCKET_NAME/logs/$CLUSTER_ID/steps/$step_id
-  [[ $step_state == CANCELLED ]] || in_time "$LOG_SECONDS" fetch_log "$log/stdout.gz" || say "no log at $log/stdout.gz"
+  [[ $step_state == CANCELLED ]] || wait_for_log "$log"
   status=$(sed -n 's/^exit status of the job: \([0-9]*\)$/\1/p' <<<"$LOG")
   sed '/^exit status of the job: [0-9]*$/d' <<<"$LOG" >&2
   say_what_the_cluster_used
   [[ $step_state == COMPLETED ]] && exit 0
-  say "step $step_id $step_state; more of its log: aws s3 cp $log/stderr.gz - | gunzip"
+  say "step $step_id $step_state; $(more_of "$log")"
   exit "${status:-1}"
 }
 
-# say_what_a_cluster_may_cost
-say_what_a_cluster_may_cost() {
+# estimate
+estimate() {
   local instances=$((EMR_CORE_INSTANCES + 1))
   say "$instances instances at $EMR_PRICE_PER_INSTANCE_HOUR USD an hour: some \
 $(cost_of $((instances * 900)) "$EMR_PRICE_PER_INSTANCE_HOUR") USD for a quarter of an hour, at most \
@@ -130,8 +147,8 @@ say_what_the_cluster_used() {
 $(cost_of "$seconds" "$EMR_PRICE_PER_INSTANCE_HOUR") USD"
 }
 
-# terminate_cluster: whatever of this run has not ended, even where its start was interrupted.
-terminate_cluster() {
+# clean_up: terminates whatever of this run has not ended.
+clean_up() {
   local clusters id
   clusters=$(clusters_by_name)
   for id in $clusters; do

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# Sourced by exec_EMR_compute_s3_storage.sh: the job on EMR Serverless.
+# Sourced after aws.sh: the job on EMR Serverless.
 
 EMR_MAX_VCPU=${EMR_MAX_VCPU:-16}
 EMR_PRICE_PER_VCPU_HOUR=${EMR_PRICE_PER_VCPU_HOUR:-0.042094}
 EMR_PRICE_PER_GB_HOUR=${EMR_PRICE_PER_GB_HOUR:-0.004628}
-APPLICATION_ID='' APPLICATION_NAME='' JOB_RUN_ID=''
+CREATE=() CALL=() APPLICATION_ID='' APPLICATION_NAME='' JOB_RUN_ID=''
 
-# run_serverless ARGUMENT...: runs the job and ends with its exit status.
-run_serverless() {
-  local create=() start=() role=${IAM_ROLE_ARN:-} outputs
+# plan ARGUMENT...: sets CREATE and CALL, of aws, and the name by which the application can be found.
+plan() {
+  local role=${IAM_ROLE_ARN:-} outputs
   require_number EMR_MAX_VCPU
   ((TIME_LIMIT >= 300)) || die 2 'EMR Serverless wants a time limit of at least 5m'
   if [[ -z $role ]]; then
@@ -19,47 +19,64 @@ run_serverless() {
 or set IAM_ROLE_ARN"
   APPLICATION_NAME=$STACK_NAME-$RUN_ID
   [[ -z $KEEP ]] || APPLICATION_NAME=$STACK_NAME-$EMR_RELEASE_LABEL
-  say_what_a_job_may_cost
-  make_serverless_calls "$role" "$@"
-  if [[ -n $DRY_RUN ]]; then
-    print_call "${create[@]}"
-    print_call "${start[@]}" --application-id APPLICATION_ID
-    print_call emr-serverless get-job-run --application-id APPLICATION_ID --job-run-id JOB_RUN_ID
-    print_call s3 cp "s3://$S3_BUCKET_NAME/logs/applications/APPLICATION_ID/jobs/JOB_RUN_ID/SPARK_DRIVER/stdout.gz" -
-    [[ -n $KEEP ]] || print_call emr-serverless stop-application --application-id APPLICATION_ID
-    [[ -n $KEEP ]] || print_call emr-serverless delete-application --application-id APPLICATION_ID
-    return
-  fi
-  end_by end_serverless
-  start_application "${create[@]}"
-  JOB_RUN_ID=$(ask_whole "${start[@]}" --application-id "$APPLICATION_ID" --query jobRunId)
-  say "job run $JOB_RUN_ID"
-  follow_job_run
-  end_as_the_job_run
-}
-
-# make_serverless_calls ROLE ARGUMENT...: sets create and start, of aws.
-make_serverless_calls() {
-  local role=$1
-  shift
   # shellcheck disable=SC2054 # the commas are the command line's
-  create=(emr-serverless create-application --name "$APPLICATION_NAME" --type SPARK --architecture ARM64
+  CREATE=(emr-serverless create-application --name "$APPLICATION_NAME" --type SPARK --architecture ARM64
     --release-label "$EMR_RELEASE_LABEL" --auto-stop-configuration enabled=true,idleTimeoutMinutes=5
     --maximum-capacity "cpu=$EMR_MAX_VCPU vCPU,memory=$((EMR_MAX_VCPU * 4)) GB,disk=$((EMR_MAX_VCPU * 10)) GB"
     --tags "application=$STACK_NAME")
-  start=(emr-serverless start-job-run --name "$STACK_NAME-$RUN_ID" --execution-role-arn "$role"
+  CALL=(emr-serverless start-job-run --name "$STACK_NAME-$RUN_ID" --execution-role-arn "$role"
     --execution-timeout-minutes $(((TIME_LIMIT + 59) / 60)) --tags "application=$STACK_NAME"
-    --job-driver "{\"sparkSubmit\":{\"entryPoint\":\"$JOB\",\"sparkSubmitParameters\":\
-\"--py-files $PACKAGE\",\"entryPointArguments\":$(json_list "$@")}}"
-    --configuration-overrides "{\"monitoringConfiguration\":{\"s3MonitoringConfiguration\":\
-{\"logUri\":\"s3://$S3_BUCKET_NAME/logs/\"}}}")
+    --job-driver "$(job_driver "$@")" --configuration-overrides "$(where_logs_go)")
 }
 
-# start_application CALL...: sets APPLICATION_ID, of one that is kept where there is one, and waits until it takes jobs.
+# job_driver ARGUMENT...
+job_driver() {
+  request <<JSON
+{
+  "sparkSubmit": {
+    "entryPoint": $(json_string "$JOB"),
+    "sparkSubmitParameters": $(json_string "--py-files $PACKAGE"),
+    "entryPointArguments": $(json_list "$@")
+  }
+}
+JSON
+}
+
+# where_logs_go
+where_logs_go() {
+  request <<JSON
+{
+  "monitoringConfiguration": {
+    "s3MonitoringConfiguration": {"logUri": $(json_string "s3://$S3_BUCKET_NAME/logs/")}
+  }
+}
+JSON
+}
+
+# show_plan
+show_plan() {
+  print_call "${CREATE[@]}"
+  print_call "${CALL[@]}" --application-id APPLICATION_ID
+  print_call emr-serverless get-job-run --application-id APPLICATION_ID --job-run-id JOB_RUN_ID
+  print_call s3 cp "s3://$S3_BUCKET_NAME/logs/applications/APPLICATION_ID/jobs/JOB_RUN_ID/SPARK_DRIVER/stdout.gz" -
+  [[ -z $KEEP ]] || return 0
+  print_call emr-serverless stop-application --application-id APPLICATION_ID
+  print_call emr-serverless delete-application --application-id APPLICATION_ID
+}
+
+# start: starts the job run, and before it the application where there is none.
+start() {
+  start_application
+  JOB_RUN_ID=$(ask_whole "${CALL[@]}" --application-id "$APPLICATION_ID" --query jobRunId)
+  WHAT="job run $JOB_RUN_ID"
+  say "$WHAT"
+}
+
+# start_application: sets APPLICATION_ID, of one that is kept where there is one, and waits until it takes jobs.
 start_application() {
   APPLICATION_ID=$(applications_by_name)
   if [[ -z $APPLICATION_ID ]]; then
-    APPLICATION_ID=$(ask_whole "$@" --query applicationId)
+    APPLICATION_ID=$(ask_whole "${CREATE[@]}" --query applicationId)
     say "application $APPLICATION_ID, $EMR_RELEASE_LABEL"
   else
     say "application $APPLICATION_ID, kept by an earlier run"
@@ -81,32 +98,21 @@ application_is() {
   [[ " $* " == *" $state "* ]]
 }
 
-# job_run_state
-job_run_state() {
-  ask emr-serverless get-job-run --application-id "$APPLICATION_ID" --job-run-id "$JOB_RUN_ID" --query jobRun.state
+# look: at the job run.
+# shellcheck disable=SC2034 # what it sets is for `follow`
+look() {
+  local state
+  state=$(ask emr-serverless get-job-run --application-id "$APPLICATION_ID" --job-run-id "$JOB_RUN_ID" \
+    --query jobRun.state)
+  STATE="job run $state"
+  [[ $state != SUCCESS && $state != FAILED && $state != CANCELLED ]] || ENDED=$state
 }
 
-# follow_job_run: shows the states of the job run until it has ended.
-follow_job_run() {
-  local state shown=''
-  while :; do
-    state=$(job_run_state)
-    stop_where_asked
-    if [[ $state != "$shown" ]]; then
-      shown=$state
-      say "$(printf '%5d s  job run %s' "$SECONDS" "$state")"
-    fi
-    [[ $state != SUCCESS && $state != FAILED && $state != CANCELLED ]] || break
-    ((SECONDS < DEADLINE)) || die 124 "job run $JOB_RUN_ID has not ended in $SECONDS seconds; it is cancelled"
-    pause "$POLL_SECONDS"
-  done
-}
-
-# end_as_the_job_run: shows the driver's log and what was used, and ends with the exit status of the job.
-end_as_the_job_run() {
+# end_as_it_ended: shows the driver's log and what was used, and ends with the exit status of the job.
+end_as_it_ended() {
   local state details vcpu memory log
   log=s3://$S3_BUCKET_NAME/logs/applications/$APPLICATION_ID/jobs/$JOB_RUN_ID/SPARK_DRIVER
-  in_time "$LOG_SECONDS" fetch_log "$log/stdout.gz" || say "no log at $log/stdout.gz"
+  wait_for_log "$log"
   say "$LOG"
   IFS=$'\t' read -r state details vcpu memory < <(ask emr-serverless get-job-run --application-id "$APPLICATION_ID" \
     --job-run-id "$JOB_RUN_ID" --query 'jobRun.[state,stateDetails,billedResourceUtilization.vCPUHour,billedResourceUtilization.memoryGBHour]')
@@ -115,14 +121,14 @@ end_as_the_job_run() {
     'BEGIN { printf "%.4f", vcpu * price + memory * memory_price }') USD"
   [[ $state == SUCCESS ]] && exit 0
   say "job run $JOB_RUN_ID $state: $details"
-  say "more of its log: aws s3 cp $log/stderr.gz - | gunzip"
+  say "$(more_of "$log")"
   [[ $details =~ [Ee]xit\ ?[Cc]ode:?\ *([0-9]+) ]] && exit "${BASH_REMATCH[1]}"
   [[ $details == *[Tt]imeout* || $details == *'timed out'* ]] && exit 124
   exit 1
 }
 
-# say_what_a_job_may_cost
-say_what_a_job_may_cost() {
+# estimate
+estimate() {
   local hour
   hour=$(awk -v vcpu="$EMR_MAX_VCPU" -v price="$EMR_PRICE_PER_VCPU_HOUR" -v memory_price="$EMR_PRICE_PER_GB_HOUR" \
     'BEGIN { printf "%.6f", vcpu * (price + 4 * memory_price) }')
@@ -131,8 +137,8 @@ USD a GB-hour: up to $(cost_of 300 "$hour") USD for five minutes, at most $(cost
 deadline of $DEADLINE s"
 }
 
-# end_serverless: cancels what still runs; stops and deletes the application unless it is to be kept.
-end_serverless() {
+# clean_up: cancels what still runs; stops and deletes the application unless it is to be kept.
+clean_up() {
   [[ -n $APPLICATION_ID ]] || APPLICATION_ID=$(applications_by_name)
   [[ -n $APPLICATION_ID ]] || return 0
   cancel_job_runs

@@ -2,8 +2,8 @@
 # Usage: docker run --volume "$(pwd)":/app movielens_pipeline [ARGUMENT...]
 # Summary: What the container image runs: the job, from /app/dataset to /app/output unless the arguments say otherwise.
 #
-# Started as root, it becomes the owner of the folder that is mounted at /app, or user 1000 where none is: what it
-# writes is theirs. In a folder of root it stays root. With docker run --user it is that user.
+# Started as root, it becomes the owner of what is mounted where it writes, /app for one, or user 1000 where nothing is:
+# what it writes is theirs. In a folder of root it stays root. With docker run --user it is that user.
 #
 # Environment:
 #   KEEP_USER          not empty: stays root where it is started as root
@@ -33,16 +33,34 @@ main() {
   exec "$home/environment/bin/python" "${arguments[@]}"
 }
 
-# become_owner ARGUMENT...: starts over as the owner of what is mounted, unless that is root.
+# become_owner ARGUMENT...: starts over as the owner of the mount that is written to, unless that is root.
 become_owner() {
-  local owner=1000:1000
-  ! mountpoint --quiet /app || owner=$(stat --format %u:%g /app)
+  local output mount owner=1000:1000
+  output=$(output_of "$@")
+  if [[ $output != *://* ]]; then
+    until [[ -e $output ]]; do output=$(dirname "$output"); done
+    mount=$(stat --format %m "$output")
+    [[ $mount == / ]] || owner=$(stat --format %u:%g "$mount")
+  fi
   export KEEP_USER=yes
   if [[ ${owner%:*} == 0 ]]; then
-    printf 'the folder that is mounted at /app belongs to root, and so will what is written there\n' >&2
+    printf 'the folder that is mounted at %s belongs to root, and so will what is written there\n' "$mount" >&2
     return
   fi
   exec setpriv --reuid "${owner%:*}" --regid "${owner#*:}" --clear-groups "$0" "$@"
+}
+
+# output_of ARGUMENT...: prints where the arguments have the job write to.
+output_of() {
+  local output=/app/output
+  while (($#)); do
+    case $1 in
+    --output[_-]path) output=${2:-} ;;
+    --output[_-]path=*) output=${1#*=} ;;
+    esac
+    shift
+  done
+  printf '%s\n' "${output#file://}"
 }
 
 # require_writable FOLDER: out with one line where the user may neither write to the folder nor make it.
