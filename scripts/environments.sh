@@ -34,7 +34,7 @@ unlock() {
 # install_requirements FOLDER REQUIREMENTS: makes the environment in a folder of its own, to which FOLDER then leads.
 # What still runs keeps the one that it was started from; the one before that is deleted.
 install_requirements() {
-  local folder=$1 requirements=$2 python made before
+  local folder=$1 requirements=$2 python made before other
   python=$(find_python)
   made=$folder-$(date -u +%Y%m%dT%H%M%SZ)-$$
   printf 'making %s from %s (once; a minute or two)\n' "$folder" "${requirements#"$(dirname "$folder")/"}" >&2
@@ -51,11 +51,14 @@ install_requirements() {
   cp "$requirements" "$made/requirements.installed"
   trap - EXIT
   before=$(readlink "$folder" || true)
-  [[ -L $folder || ! -e $folder ]] || mv "$folder" "$folder-0"
+  if [[ -d $folder && ! -L $folder ]]; then # as versions before 0.4.0 made it
+    before=$(basename "$folder")-0
+    mv "$folder" "$folder-0"
+  fi
   ln -s "$(basename "$made")" "$made.link"
   "$python" -c 'import os, sys; os.replace(*sys.argv[1:])' "$made.link" "$folder"
-  for python in "$folder"-[0-9]*Z-*; do
-    [[ $python == "$made" || $(basename "$python") == "$before" ]] || rm -rf "$python"
+  for other in "$folder-0" "$folder"-[0-9]*Z-*; do
+    [[ $other == "$made" || $(basename "$other") == "$before" ]] || rm -rf "$other"
   done
 }
 

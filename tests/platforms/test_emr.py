@@ -386,7 +386,7 @@ def test_after_kill_9_at_any_moment_aws_ends_by_itself_what_is_left(
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(10) as pool:
         list(pool.map(kill_after, [3.0 * moment for moment in range(1, 11)]))
     # then every cluster ends with its step, every job by its time limit, and every application stops
     wait_until(lambda: plane.is_anything_running() == [])
