@@ -21,6 +21,33 @@ if TYPE_CHECKING:
 
 FILE_NAMES = {"ratings": dat.RATINGS_FILE, "movies": dat.MOVIES_FILE}
 COMPRESSIONS = ("", ".gz", ".bz2")
+# How the usual tools end the name of a file that they are still writing; Hadoop, browsers, and others
+UNFINISHED = (
+    "._copying_",
+    ".tmp",
+    ".temp",
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".download",
+    ".opdownload",
+)
+# Ends of names that an engine, or its libraries, would take for a compression, and the other would not
+OTHER_COMPRESSIONS = (
+    ".xz",
+    ".lzma",
+    ".zst",
+    ".zstd",
+    ".lz4",
+    ".snappy",
+    ".lzo",
+    ".br",
+    ".deflate",
+    ".z",
+    ".7z",
+    ".zip",
+)
 NAMES_SHOWN = 5
 
 
@@ -134,8 +161,12 @@ def find_release(spark: SparkSession, input_path: str) -> Release:
 
 def find_text(storage: Storage, folder: str, name: str) -> tuple[Entry, ...]:
     """The files that make up a text: `name`, or `name.gz` or `name.bz2`; a file or a folder of part files."""
-    found = {entry.name: entry for entry in storage.entries(folder)}
+    entries = storage.entries(folder)
+    found = {entry.name: entry for entry in entries}
     wanted = join(folder, name)
+    for entry in entries:
+        if entry.name.startswith(name) and entry is not found[entry.name]:
+            raise BadInputError(f"{entry.path} is there as a file and as a folder: keep one")
     present = [found[f"{name}{suffix}"] for suffix in COMPRESSIONS if f"{name}{suffix}" in found]
     if not present:
         raise BadInputError(f"{wanted} not found: {what_is_there(storage, folder, sorted(found))}")
@@ -156,7 +187,18 @@ def parts_of(storage: Storage, folder: Entry) -> tuple[Entry, ...]:
     for part in parts:
         if part.is_folder:
             raise BadInputError(f"{folder.path} should hold part files only, but {part.name} is a folder")
+        require_readable_name(part)
     return tuple(sorted(parts, key=lambda part: part.path))
+
+
+def require_readable_name(part: Entry) -> None:
+    """Raises BadInputError for a part whose name says that it is not whole, or compressed in a way that is not read."""
+    lower = part.name.lower()
+    if lower.endswith(UNFINISHED):
+        raise BadInputError(f"{part.path} is still being copied, as its name says")
+    in_capitals = lower.endswith(COMPRESSIONS[1:]) and not part.name.endswith(COMPRESSIONS[1:])
+    if lower.endswith(OTHER_COMPRESSIONS) or in_capitals:
+        raise BadInputError(f"{part.path}: parts are read as plain text, .gz or .bz2, written so")
 
 
 def require_readable(files: tuple[Entry, ...]) -> None:

@@ -21,7 +21,8 @@ def upload(bucket: str, *, dry_run: bool) -> None:
     """Uploads both files, unless one of them is there, under its name or compressed."""
     client = s3_client()
     there = client.list_objects_v2(Bucket=bucket, Prefix="dataset/").get("Contents", [])
-    if any(Path(found["Key"]).name.startswith(("movies.dat", "ratings.dat")) for found in there):
+    names = {found["Key"].split("/")[1] for found in there}  # a folder of parts has its name before theirs
+    if any(name.startswith(("movies.dat", "ratings.dat")) for name in names):
         return
     for name in ("movies.dat", "ratings.dat"):
         file = str(ROOT / "dataset" / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import subprocess
 import sys
@@ -71,9 +72,28 @@ def empty_parts(folder: Path) -> Path:
     return folder / "in"
 
 
+def unfinished_part(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.dat").mkdir()
+    (folder / "in" / "ratings.dat" / "part-0").write_bytes(b"1::10::5::100\n")
+    (folder / "in" / "ratings.dat" / "part-1._COPYING_").write_bytes(b"1::11::5::1")
+    return folder / "in"
+
+
+def part_of_another_compression(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.dat").mkdir()
+    (folder / "in" / "ratings.dat" / "part-0.ZST").write_bytes(b"1::10::5::100\n")
+    return folder / "in"
+
+
+def part_in_capitals(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.dat").mkdir()
+    (folder / "in" / "ratings.dat" / "part-0.GZ").write_bytes(gzip.compress(b"1::10::5::100\n"))
+    return folder / "in"
+
+
 INPUTS = [
     missing, a_file, empty_folder, other_files, no_ratings, empty_file, only_blank_lines, twice, nested_parts,
-    empty_parts,
+    empty_parts, unfinished_part, part_of_another_compression, part_in_capitals,
 ]  # fmt: skip
 
 
@@ -249,6 +269,27 @@ def test_an_input_that_changes_while_it_is_read_is_not_published(
         rows: int = write(frame, folder, name)
         if name == "top_movies_per_user":
             (input_path / "ratings.dat").write_bytes(b"1::10::5::100\n" * 6)
+        return rows
+
+    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert_golden("input_changed", said.splitlines()[-1] + "\n", input=input_path)
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+def test_an_input_that_changes_to_one_of_the_same_size_and_time_is_not_published(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given somebody who writes other bytes, as many, and sets the time back
+    write, ratings = tables.write_dataset, input_path / "ratings.dat"
+
+    def write_and_disturb(frame: object, folder: str, name: str) -> int:
+        rows: int = write(frame, folder, name)
+        if name == "top_movies_per_user":
+            before = ratings.stat()
+            ratings.write_bytes(ratings.read_bytes()[::-1])
+            os.utime(ratings, ns=(before.st_atime_ns, before.st_mtime_ns))
         return rows
 
     monkeypatch.setattr(tables, "write_dataset", write_and_disturb)

@@ -171,6 +171,37 @@ def test_what_killed_runs_left_in_a_bucket_is_removed_with_their_unfinished_uplo
     assert_equal_by_check(input_path, bucket_path.address)
 
 
+def test_a_name_that_is_a_file_and_a_folder_is_refused(
+    engine: str, run_main: Main, s3_server: s3server.S3Server, s3_input: str, output_path: Path
+) -> None:
+    # given a bucket with a release, and parts below the name of one of its files
+    key = f"{s3_input.partition(s3server.BUCKET)[2].strip('/')}/ratings.dat/part-0"
+    s3_server.client.put_object(Bucket=s3server.BUCKET, Key=key, Body=b"1::10::5::100\n")
+    status, said = run_main(engine, "--input_path", s3_input, "--output_path", output_path)
+    assert status == 3, said
+    assert said.splitlines()[-1].endswith("/ratings.dat is there as a file and as a folder: keep one")
+
+
+def test_an_input_in_a_bucket_that_changes_to_one_of_the_same_size_is_not_published(
+    engine: str, run_main: Main, s3_server: s3server.S3Server, s3_input: str, output_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # given somebody who writes other bytes, as many, perhaps within the second in which the first were written
+    write, key = tables.write_dataset, f"{s3_input.partition(s3server.BUCKET)[2].strip('/')}/ratings.dat"
+
+    def write_and_disturb(frame: Any, folder: str, name: str) -> int:
+        rows = write(frame, folder, name)
+        if name == "top_movies_per_user":
+            content = s3_server.client.get_object(Bucket=s3server.BUCKET, Key=key)["Body"].read()
+            s3_server.client.put_object(Bucket=s3server.BUCKET, Key=key, Body=content[::-1])
+        return rows
+
+    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    status, said = run_main(engine, "--input_path", s3_input, "--output_path", output_path)
+    assert status == 3
+    assert said.splitlines()[-1].endswith(f"{s3_input} changed while it was read; nothing was published")
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # A store or a network that fails
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ def test_the_session_is_one_on_the_engine_asked_for(engine: str, spark: Any) -> 
     assert engine_of(spark).name == engine
     assert engine_of(spark).version
     assert spark.range(3).count() == 3
+
+
+def test_files_that_are_damaged_or_gone_are_errors_whatever_the_cluster_says(
+    sessions: Callable[[str], Any],
+) -> None:
+    # given a cluster whose settings would have Spark go on without them
+    spark = sessions("spark")
+    for name in ("spark.sql.files.ignoreCorruptFiles", "spark.sql.files.ignoreMissingFiles"):
+        spark.conf.set(name, "true")
+        # when the job asks for its session
+        assert job.get_spark_session("spark").conf.get(name) == "false"
 
 
 def test_ansi_mode_stays_on(spark: Any) -> None:

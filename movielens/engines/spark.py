@@ -36,9 +36,13 @@ def start() -> SparkSession:
         conf = SparkConf()
         for name, value in settings().items():
             conf.setIfMissing(name, value)
-        return SparkSession.builder.config(conf=conf).getOrCreate()
+        session = SparkSession.builder.config(conf=conf).getOrCreate()
     except PySparkRuntimeError as error:
         raise PipelineError(f"Spark did not start ({error}): it needs Java 17 or 21 on PATH or in JAVA_HOME") from error
+    # whatever the cluster says, a file that is damaged or gone is an error, and not fewer rows
+    session.conf.set("spark.sql.files.ignoreCorruptFiles", "false")
+    session.conf.set("spark.sql.files.ignoreMissingFiles", "false")
+    return session
 
 
 def settings() -> dict[str, str]:

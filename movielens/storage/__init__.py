@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder: its size in bytes, and when it was last changed, in seconds or another unit of the store."""
+    """A file or folder: its size in bytes, and when it was last changed, in seconds or another unit of the store.
+
+    `version` is what else tells its content from an earlier one: the ETag of an object, the change time of an inode.
+    """
 
     path: str
     size: int
     modified: float
     is_folder: bool
+    version: str = ""
 
     @property
     def name(self) -> str:

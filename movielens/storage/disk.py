@@ -26,7 +26,8 @@ class DiskStorage:
             for found in os.scandir(folder):
                 with suppress(FileNotFoundError):  # gone meanwhile
                     status = found.stat()
-                    entries.append(Entry(join(folder, found.name), status.st_size, status.st_mtime, found.is_dir()))
+                    path, changed = join(folder, found.name), str(status.st_ctime_ns)
+                    entries.append(Entry(path, status.st_size, status.st_mtime, found.is_dir(), changed))
         return entries
 
     def uploads(self, folder: str) -> list[str]:  # noqa: ARG002  # the protocol's

@@ -47,6 +47,7 @@ class HadoopStorage:
                     status.getLen(),
                     status.getModificationTime(),
                     status.isDirectory(),
+                    str(status.getETag()) if self.is_s3a() and status.isFile() else "",
                 )
                 for status in found
             ]

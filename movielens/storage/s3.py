@@ -36,7 +36,7 @@ class S3Storage:
                     for found in page.get("CommonPrefixes", [])
                 )
                 entries += (
-                    Entry(join(folder, name), found["Size"], found["LastModified"].timestamp(), is_folder=False)
+                    Entry(join(folder, name), found["Size"], found["LastModified"].timestamp(), False, found["ETag"])
                     for found in page.get("Contents", [])
                     if (name := found["Key"][len(prefix) :])  # without one it is the mark of the folder itself
                 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import s3server
-from tests.support.inputs import write_input
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 from tests.support.jobs import job_environment
 from tests.support.project import ROOT, copy_project
 from tests.support.results import assert_equal_by_check, visible_names
@@ -261,6 +261,26 @@ def test_without_the_name_of_a_bucket_it_is_one_line(shell: Shell) -> None:
         done = shell(script)
         assert done.returncode == 2
         assert done.stderr == (f"{script}: error: S3_BUCKET_NAME is not set; set it, or: source set_env_vars.sh\n")
+
+
+@pytest.mark.usefixtures("first_run")
+def test_a_dataset_in_parts_is_not_joined_by_the_bundled_one(
+    shell: Shell, s3_server: s3server.S3Server, bucket: str, tmp_path: Path
+) -> None:
+    # given a bucket whose ratings are a folder of parts
+    for key, content in (
+        ("dataset/ratings.dat/part-0", rating_lines(RATINGS)),
+        ("dataset/movies.dat/part-0", movie_lines(MOVIES)),
+    ):
+        s3_server.client.put_object(Bucket=bucket, Key=key, Body=content)
+    environment = {**job_environment(), "S3_BUCKET_NAME": bucket}
+    done = shell(
+        "exec_local_compute_s3_storage.sh", "--upload_dataset", "--output_path", tmp_path / "out", env=environment
+    )
+    # then they are what is read
+    assert done.returncode == 0, done.stderr
+    assert "uploaded" not in done.stderr
+    assert_equal_by_check(f"s3://{bucket}/dataset", tmp_path / "out")
 
 
 @pytest.mark.usefixtures("first_run")
