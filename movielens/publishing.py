@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ STAGING = "_staging"
 JOURNAL = "_publishing.json"
 MANIFEST = "_manifest.json"
 MANIFEST_SCHEMA_VERSION = 1
+
+RUN_ID = re.compile(r"\d{8}T\d{6}Z-[A-Za-z0-9._]+-\d+-[0-9a-f]+")
 
 STALE_JOURNAL = timedelta(minutes=5)
 STALE_STAGING = timedelta(days=1)
@@ -73,18 +75,41 @@ class Manifest:
 
     @classmethod
     def from_json(cls, content: bytes) -> Manifest:
-        """The manifest that was written; raises ValueError where it is half written."""
+        """The manifest that was written.
+
+        Raises ValueError where it is half written, and NotOursError where it is whole and none of this job's: what it
+        names would be moved and deleted.
+        """
+        found = json.loads(content)
         try:
-            found = json.loads(content)
             datasets = {name: Dataset(**known(Dataset, dataset)) for name, dataset in found["datasets"].items()}
-            return cls(**{**known(cls, found), "datasets": datasets})
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError("no manifest") from error
+            manifest = cls(**{**known(cls, found), "datasets": datasets})
+            utc(manifest.finished)
+            ours = RUN_ID.fullmatch(manifest.run_id) and all(is_file_of(name, file) for name, file in manifest.named())
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise NotOursError from error
+        if not ours:
+            raise NotOursError
+        return manifest
+
+    def named(self) -> list[tuple[str, str]]:
+        """Each file with the name of its dataset."""
+        return [(name, file) for name, dataset in self.datasets.items() for file in dataset.files]
 
     @property
     def files(self) -> list[str]:
         """The files of all datasets, as paths below the output."""
-        return [file for dataset in self.datasets.values() for file in dataset.files]
+        return [file for _, file in self.named()]
+
+
+class NotOursError(Exception):
+    """Something whole that is in the place of a manifest, and is none of this job's."""
+
+
+def is_file_of(name: str, file: str) -> bool:
+    """Whether a file may be one of a dataset: directly in its folder, and nowhere else."""
+    folder, _, base = file.partition("/")
+    return name in SCHEMAS and folder == name and base not in ("", ".", "..") and "/" not in base
 
 
 def known(kind: type[Dataset | Manifest], content: dict[str, Any]) -> dict[str, Any]:
@@ -93,9 +118,17 @@ def known(kind: type[Dataset | Manifest], content: dict[str, Any]) -> dict[str, 
 
 
 def read_manifest(storage: Storage, path: str) -> Manifest | None:
-    """A manifest or journal; None when there is none. Raises ValueError where it is half written."""
+    """A manifest or journal; None when there is none.
+
+    Raises ValueError where it is half written, and UsageError where it is not of this job.
+    """
     content = storage.read(path)
-    return None if content is None else Manifest.from_json(content)
+    try:
+        return None if content is None else Manifest.from_json(content)
+    except NotOursError as error:
+        raise UsageError(
+            f"{path} is not of this job, and is left alone: remove it, or choose another --output_path"
+        ) from error
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -137,10 +170,10 @@ class Publication:
 
     def claim(self, manifest: Manifest) -> None:
         """Creates the journal; first finishes an abandoned publishing, or waits for one that goes on."""
-        content = manifest.to_json()
         started = time.monotonic()
         unreadable_since: float | None = None
-        while not self.storage.create(self.journal, content):
+        # its time is when it is created, for by that others tell whether its run still lives
+        while not self.storage.create(self.journal, replace(manifest, finished=utc_now()).to_json()):
             if self.is_of(self.journal, self.run_id):  # created all the same, and the answer was lost
                 return
             other = self.recover()

@@ -202,6 +202,62 @@ def test_a_journal_cut_off_by_a_kill_is_done_away_with(
     assert not (output_path / "_publishing.json").exists()
 
 
+def planted(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: {**manifest, **changes}
+
+
+def files_elsewhere(manifest: dict[str, Any]) -> object:
+    manifest["datasets"]["ratings"]["files"] = ["ratings/../../victim/precious"]
+    return manifest
+
+
+def another_dataset(manifest: dict[str, Any]) -> object:
+    manifest["datasets"]["reports"] = manifest["datasets"].pop("ratings")
+    return manifest
+
+
+PLANTED = {
+    "null": lambda _: None,
+    "a_list": lambda _: [1],
+    "another_s": lambda _: {"run_id": "nightly"},
+    "run_id_leads_out": planted(run_id="../../../victim"),
+    "run_id_is_none": planted(run_id="20200101T000000Z-../../victim-1-0000"),
+    "no_time": planted(finished="yesterday"),
+    "files_lead_out": files_elsewhere,
+    "another_dataset": another_dataset,
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_journal_that_is_not_of_this_job_is_said_and_nothing_is_touched(
+    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path, case: str
+) -> None:
+    # given a journal that names what is somebody else's
+    old, new = two_inputs
+    publish(engine, old, output_path)
+    (output_path.parent / "victim").mkdir()
+    (output_path.parent / "victim" / "precious").write_bytes(b"precious")
+    journal = json.dumps(PLANTED[case](manifest_of(output_path)))
+    (output_path / "_publishing.json").write_text(journal)
+    before = {path: path.read_bytes() for path in output_path.parent.rglob("*") if path.is_file()}
+    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
+    assert_golden("planted", said.splitlines()[-1] + "\n", output=output_path)
+    assert status == 2
+    assert {path: path.read_bytes() for path in output_path.parent.rglob("*") if path.is_file()} == before
+
+
+def test_a_journal_is_as_old_as_its_file(output_path: Path) -> None:
+    # given a run that computed its result long before it can publish
+    storage = DiskStorage()
+    written: list[bytes] = []
+    create = storage.create
+    storage.create = lambda path, content: written.append(content) or create(path, content)  # type: ignore[method-assign,func-returns-value]
+    computed = publishing.Manifest("20200101T000000Z-h-1-0000", "v", {}, "x", "2020-01-01T00:00:00Z", [], 0, {})
+    publishing.Publication(storage, str(output_path), computed.run_id).publish(computed)
+    # then others see by its journal that it has just begun to
+    assert now() - publishing.utc(json.loads(written[0])["finished"]) < timedelta(minutes=1)
+
+
 def test_a_journal_whose_staged_files_are_gone_is_given_up(
     engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
 ) -> None:
