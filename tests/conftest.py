@@ -20,8 +20,8 @@ from movielens.storage.s3 import S3Storage
 from tests.support import awsserver, s3server
 from tests.support.containers import Docker
 from tests.support.inputs import write_input
-from tests.support.jobs import S3_JARS
-from tests.support.places import Bucket, Disk, Place
+from tests.support.jobs import S3_JARS, Main, Publish
+from tests.support.places import Bucket, Disk, Place, Storages
 from tests.support.project import ROOT
 
 start_session = job.get_spark_session
@@ -94,6 +94,9 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
         patch.setenv(
             "PYSPARK_SUBMIT_ARGS", f"--master local[2] --driver-class-path '{S3_JARS}/*' {options} pyspark-shell"
         )
+        # both engines in one process: gRPC, which sail's client needs, would now and then abort a process that is
+        # forked in order to start Java
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
         patch.setenv("SPARK_CONF_DIR", str(ROOT / "scripts" / "spark-conf"))
         yield session
     for started_session in started.values():
@@ -126,7 +129,7 @@ def spark(engine: str, use_engine: Callable[[str], Any]) -> Any:
 
 
 @pytest.fixture
-def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Callable[..., tuple[Storage, Place]]:
+def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Storages:
     """The implementations of Storage by name, each with a place on it: disk, hadoop (on disk), s3, s3a."""
 
     def storage(kind: str, folder: Path) -> tuple[Storage, Place]:
@@ -199,7 +202,7 @@ def plane(control_plane: awsserver.ControlPlane) -> Iterator[awsserver.ControlPl
 @pytest.fixture
 def run_main(
     use_engine: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+) -> Main:
     """Runs main with the session of the suite; returns exit status and what went to standard error."""
 
     def run(engine: str, *arguments: object) -> tuple[int, str]:
@@ -213,7 +216,7 @@ def run_main(
 
 
 @pytest.fixture
-def publish(run_main: Callable[..., tuple[int, str]]) -> Callable[..., str]:
+def publish(run_main: Main) -> Publish:
     """Runs main, which must succeed, and returns what it said."""
 
     def run(engine: str, input_path: Path | str, output_path: Path | str, *arguments: object) -> str:

@@ -14,13 +14,15 @@ import pytest
 
 from check_local_results import main, published_files, sql_list
 from tests.support.inputs import write_input
+from tests.support.jobs import Publish
 from tests.support.project import ROOT
+from tests.support.results import manifest_of
 
 Check = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def published(publish: Callable[..., str], input_path: Path, output_path: Path) -> Path:
+def published(publish: Publish, input_path: Path, output_path: Path) -> Path:
     publish("sail", input_path, output_path)
     return output_path
 
@@ -43,7 +45,7 @@ def rewrite(output_path: Path, dataset: str, select: str) -> None:
     for file in files:
         Path(file).unlink()
     connection.execute(f"COPY ({select}) TO '{files[0]}' (FORMAT parquet)")
-    manifest = json.loads((output_path / "_manifest.json").read_bytes())
+    manifest = manifest_of(output_path)
     manifest["datasets"][dataset]["files"] = [str(Path(files[0]).relative_to(output_path))]
     (output_path / "_manifest.json").write_text(json.dumps(manifest))
 
@@ -103,7 +105,7 @@ def test_a_dataset_that_is_missing_is_a_difference(published: Path, check: Check
     assert f"movies: DIFFERENT: {published}/movies has no Parquet file\n" in said
 
 
-def test_rejects_are_counted(publish: Callable[..., str], tmp_path: Path, output_path: Path, check: Check) -> None:
+def test_rejects_are_counted(publish: Publish, tmp_path: Path, output_path: Path, check: Check) -> None:
     ratings = b"\xef\xbb\xbf1::10::5::100\n1::11\n\n2::12::5::1\x03\n"
     folder = write_input(tmp_path / "bad", ratings, b"10::A::B\n10::C::D\n")
     publish("sail", folder, output_path, "--max_rejects", 5)

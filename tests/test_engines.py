@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,9 @@ import pytest
 from check_local_results import COLUMNS
 from movielens import contract
 from tests.support.inputs import movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import job_environment, run_job
+from tests.support.jobs import Publish, job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import assert_equal_by_check, rows_of
-
-Publish = Callable[..., str]
 
 
 def test_the_bundled_dataset_gives_the_same_rows_on_both_engines(publish: Publish, tmp_path: Path) -> None:

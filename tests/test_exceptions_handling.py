@@ -18,11 +18,9 @@ from movielens import tables
 from movielens.failures import explained
 from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
-from tests.support.jobs import job_environment, run_job
+from tests.support.jobs import Main, job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import rows_of, visible_names
-
-Main = Callable[..., tuple[int, str]]
 
 
 def missing(folder: Path) -> Path:

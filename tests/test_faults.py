@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from movielens.publishing import Manifest, Publication
 from movielens.storage import Storage
 from tests import stress
 from tests.support.inputs import RATINGS, rating_lines, write_input
-from tests.support.places import Disk, Place
-from tests.support.results import DATASETS, assert_equal_by_check, visible_names
+from tests.support.jobs import Main, Publish
+from tests.support.places import Disk, Place, Storages
+from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, visible_names
 
 
 class InjectedError(OSError):
@@ -57,7 +58,7 @@ def next_run(storage: Any, place: Place) -> Publication:
 class Prepared:
     """An earlier result and a new one that is staged, ready to be published, on an implementation of Storage."""
 
-    def __init__(self, storage: Storage, place: Place, folder: Path, publish: Callable[..., str]) -> None:
+    def __init__(self, storage: Storage, place: Place, folder: Path, publish: Publish) -> None:
         self.storage, self.place = storage, place
         self.old = write_input(folder / "old", rating_lines(RATINGS) + b"bad\n")
         self.new = write_input(folder / "new", rating_lines(RATINGS[:4]))
@@ -66,7 +67,7 @@ class Prepared:
         # the earlier result has rejects and the new one has none, so that a folder goes, too
         publish("sail", self.old, self.template, "--max_rejects", 1)
         publish("sail", self.new, folder / "staged")
-        self.manifest = json.loads((folder / "staged" / "_manifest.json").read_bytes())
+        self.manifest = manifest_of(folder / "staged")
         staging = self.template / "_staging" / self.manifest["run_id"]
         for dataset in self.manifest["datasets"]:
             staging.mkdir(exist_ok=True, parents=True)
@@ -87,7 +88,7 @@ class Prepared:
 
 
 @pytest.fixture(params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("hadoop", "s3", "s3a"))])
-def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Callable[..., str], storages: Any) -> Prepared:
+def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, storages: Storages) -> Prepared:
     storage, place = storages(request.param, tmp_path)
     return Prepared(storage, place, tmp_path, publish)
 
@@ -148,7 +149,7 @@ def test_a_recovery_survives_a_fault_of_each_operation(
 @pytest.mark.thorough
 @pytest.mark.parametrize("happens", [False, True], ids=["fails", "answer_lost"])
 def test_a_whole_run_survives_a_fault_of_each_operation(
-    publish: Callable[..., str], run_main: Callable[..., tuple[int, str]], tmp_path: Path,
+    publish: Publish, run_main: Main, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, happens: bool, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     old, new = write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -12,14 +10,15 @@ import pyarrow.parquet as pq
 from check_local_results import COLUMNS, published_files, sql_list
 from movielens import contract
 from tests.support.inputs import MOVIES, RATINGS
-from tests.support.results import rows_of
+from tests.support.jobs import Publish
+from tests.support.results import manifest_of, rows_of
 
 
 def test_every_dataset_has_the_contract_s_columns(
-    engine: str, publish: Callable[..., str], input_path: Path, output_path: Path
+    engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     publish(engine, input_path, output_path)
-    manifest = json.loads((output_path / "_manifest.json").read_bytes())
+    manifest = manifest_of(output_path)
     for dataset, columns in COLUMNS.items():
         files = published_files(output_path, dataset)
         described = duckdb.connect().execute(f"DESCRIBE FROM read_parquet({sql_list(files)})").fetchall()
@@ -34,7 +33,7 @@ def test_every_dataset_has_the_contract_s_columns(
 
 
 def test_text_and_numbers_survive_to_the_letter(
-    engine: str, publish: Callable[..., str], input_path: Path, output_path: Path
+    engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     publish(engine, input_path, output_path)
     assert rows_of(output_path, "ratings") == sorted(RATINGS)
@@ -42,7 +41,7 @@ def test_text_and_numbers_survive_to_the_letter(
 
 
 def test_a_small_result_is_a_handful_of_files(
-    engine: str, publish: Callable[..., str], input_path: Path, output_path: Path
+    engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     publish(engine, input_path, output_path)
     files = [file for dataset in contract.SCHEMAS for file in published_files(output_path, dataset)]

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,19 @@ import pytest
 
 from check_local_results import main as check_main
 from movielens import contract, publishing, tables
-from movielens.storage import Storage
 from movielens.storage.disk import DiskStorage
 from tests import stress
 from tests.support.golden import assert_golden
 from tests.support.inputs import RATINGS, rating_lines, write_input
-from tests.support.jobs import job_command, job_environment, run_job
-from tests.support.places import Disk, Place
+from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, job_command, job_environment, run_job
+from tests.support.places import Disk, Place, Storages
 from tests.support.project import ROOT
-from tests.support.results import DATASETS, assert_equal_by_check, rows_of, visible_names
-
-Main = Callable[..., tuple[int, str]]
-Publish = Callable[..., str]
-Storages = Callable[..., tuple[Storage, Place]]
-
-GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"  # no process has such a number
-ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
+from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, rows_of, visible_names
 
 
 @pytest.fixture
 def two_inputs(tmp_path: Path) -> tuple[Path, Path]:
     return write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
-
-
-def manifest_of(output_path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((output_path / "_manifest.json").read_bytes())
-    return found
 
 
 def leave_unpublished(output_path: Path, run_id: str, finished: datetime) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,8 @@ import movielens_pipeline as job
 from movielens import contract, reading, rejects
 from tests.support.golden import FOLDER, assert_golden
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
-from tests.support.results import assert_equal_by_check, rows_of, visible_names
-
-Main = Callable[..., tuple[int, str]]
-Publish = Callable[..., str]
+from tests.support.jobs import Main, Publish
+from tests.support.results import assert_equal_by_check, manifest_of, rows_of, visible_names
 
 BAD_RATING_LINES = {
     "one_field": b"garbage",
@@ -156,7 +152,7 @@ def test_up_to_n_rejects_pass_into_a_dataset_of_their_own(
         ("ratings", "fields missing", "1::2"),
         ("ratings", "movieId not a positive integer", "1::café::3::4"),
     ]
-    manifest = json.loads((output_path / "_manifest.json").read_bytes())
+    manifest = manifest_of(output_path)
     assert manifest["rejects"] == manifest["datasets"]["rejects"]["rows"] == 3
     assert_equal_by_check(folder, output_path)
 
@@ -168,7 +164,7 @@ def test_a_later_clean_run_removes_the_rejects(
     assert (output_path / "rejects").is_dir()
     publish(engine, input_path, output_path, "--max_rejects", 1)
     assert not (output_path / "rejects").exists()
-    manifest = json.loads((output_path / "_manifest.json").read_bytes())
+    manifest = manifest_of(output_path)
     assert manifest["rejects"] == 0
     assert "rejects" not in manifest["datasets"]
 

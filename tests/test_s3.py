@@ -15,22 +15,18 @@ from typing import Any
 
 import pytest
 
-from movielens import contract, publishing, tables
+from movielens import contract, tables
 from movielens.storage.hadoop import HadoopStorage
 from tests import stress
 from tests.support import s3server
 from tests.support.golden import assert_golden
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import job_command, job_environment
+from tests.support.jobs import GONE, Main, Publish, job_command, job_environment
 from tests.support.places import Bucket
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check
 
 pytestmark = pytest.mark.thorough
-
-Main = Callable[..., tuple[int, str]]
-Publish = Callable[..., str]
-GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"  # no process has such a number
 
 
 @pytest.fixture

@@ -1,14 +1,24 @@
-"""The job as a process of its own."""
+"""The job, in this process and as one of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from movielens import publishing
 from tests.support.project import ROOT
+
+# What the fixtures of these names give: run_main, publish
+Main = Callable[..., tuple[int, str]]
+Publish = Callable[..., str]
+
+# Ids of runs that others started long ago: here, by a process whose number none has, and on another machine
+GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"
+ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
 
 S3_JARS = Path(sys.prefix) / "s3-jars"
 
@@ -22,7 +32,10 @@ def job_command(engine: str, *arguments: object) -> list[str]:
 
 def job_environment() -> dict[str, str]:
     """The environment of a process of its own: this one's, without what the suite set for itself."""
-    own = {"SPARK_CONNECT_MODE_ENABLED", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"}
+    own = {
+        "SPARK_CONNECT_MODE_ENABLED", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET",
+        "GRPC_ENABLE_FORK_SUPPORT",
+    }  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name not in own}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment["SPARK_CONF_DIR"] = str(ROOT / "scripts" / "spark-conf")

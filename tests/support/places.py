@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from botocore.exceptions import ClientError
 
+from movielens.storage import Storage
 from tests.support import s3server
 
 
@@ -108,3 +110,6 @@ class Bucket:
 
 
 Place = Disk | Bucket
+
+# What the fixture of this name gives: an implementation of Storage, with a place on it
+Storages = Callable[..., tuple[Storage, Place]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ import duckdb
 import check_local_results
 
 DATASETS = set(check_local_results.COLUMNS)
+
+
+def manifest_of(output_path: Path) -> dict[str, Any]:
+    """The manifest of a published result."""
+    manifest: dict[str, Any] = json.loads((output_path / "_manifest.json").read_bytes())
+    return manifest
 
 
 def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
