@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 import movielens_pipeline as job
 from movielens import contract
@@ -20,7 +21,7 @@ from movielens.storage.s3 import S3Storage
 from tests.support import awsserver, s3server
 from tests.support.containers import Docker
 from tests.support.inputs import write_input
-from tests.support.jobs import S3_JARS, Main, Publish
+from tests.support.jobs import JAVA_OPTIONS, S3_JARS, Main, Publish
 from tests.support.places import Bucket, Disk, Place, Storages
 from tests.support.project import ROOT
 
@@ -53,7 +54,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3server.S3S
 def s3_proxy(s3_server: s3server.S3Server) -> Iterator[s3server.FaultyProxy]:
     """The way by which this process reaches S3, as its environment says while the suite runs."""
     proxy = s3server.FaultyProxy(s3_server.endpoint)
+    pause = ExponentialBackoff.delay_amount
     with pytest.MonkeyPatch.context() as patch:
+        # as many tries as ever, with shorter pauses between them
+        patch.setattr(ExponentialBackoff, "delay_amount", lambda *context: pause(*context) / 20)
         for name, value in s3_server.environment(proxy.endpoint).items():
             patch.setenv(name, value)
         yield proxy
@@ -97,6 +101,7 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
         # both engines in one process: gRPC, which sail's client needs, would now and then abort a process that is
         # forked in order to start Java
         patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+        patch.setenv("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
         patch.setenv("SPARK_CONF_DIR", str(ROOT / "scripts" / "spark-conf"))
         yield session
     for started_session in started.values():

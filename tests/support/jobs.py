@@ -21,6 +21,8 @@ GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"
 ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
 
 S3_JARS = Path(sys.prefix) / "s3-jars"
+# Java that compiles each method once and quickly: on little data Spark takes half the time
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 
 
 def job_command(engine: str, *arguments: object) -> list[str]:
@@ -39,6 +41,7 @@ def job_environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in own}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment["SPARK_CONF_DIR"] = str(ROOT / "scripts" / "spark-conf")
+    environment["SPARK_SUBMIT_OPTS"] = JAVA_OPTIONS
     return environment
 
 

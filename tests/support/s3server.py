@@ -124,7 +124,7 @@ class FaultyProxy:
     """Hands requests on to a server, and has those fail that `fault` picks.
 
     `fault` gets the number of the request, its method, its path and its headers, and answers what is to happen:
-    "503", "drop" (the connection, before the server hears of it), "lose" (the answer), "hang", "region" (the answer
+    "503", "unavailable" (a 503, too, by its other name), "drop" (the connection, before the server hears of it), "lose" (the answer), "hang", "region" (the answer
     of AWS where a request is signed for another region), or None.
     """
 
@@ -169,6 +169,8 @@ class FaultyProxy:
             return self.dropped(request)
         if what == "503":
             return error("SlowDown", "Please reduce your request rate.", 503)
+        if what == "unavailable":
+            return error("ServiceUnavailable", "Service is unable to handle request.", 503)
         if what == "region":
             answer = error("PermanentRedirect", "The bucket is to be addressed at another endpoint.", 301)
             answer.headers["x-amz-bucket-region"] = "us-west-2"
