@@ -299,6 +299,7 @@ def wrapper(clone: Path, script: str, *arguments: object, **variables: str) -> s
 def wrappers_ready(docker: Docker, image: Docker, clone: Path) -> Path:  # noqa: ARG001  # its layers are reused
     """A clone whose wrapper has built its image."""
     with one_build_at_a_time():
+        docker("rmi", "--force", IMAGES["sail"])  # which may bear the label of another's build of the same files
         done = wrapper(clone, "run_docker_local_compute_local_storage.sh")
     assert done.returncode == 0, said_by(done)
     assert "building the image movielens_pipeline (once; some minutes)" in done.stderr

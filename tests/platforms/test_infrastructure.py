@@ -23,11 +23,12 @@ from tests.support.project import ROOT
 
 TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
 # ministack with what it lacks, which it only notes down
+pytestmark = pytest.mark.thorough
+
 MINISTACK = """
 from ministack.app import main
 from ministack.services.cloudformation import provisioners
 
-pytestmark = pytest.mark.thorough
 provisioners._RESOURCE_HANDLERS["AWS::EMR::SecurityConfiguration"] = {
     "create": lambda logical_id, properties, stack: (f"{stack}-{logical_id}", {}),
     "delete": lambda physical_id, properties: None,

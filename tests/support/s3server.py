@@ -124,8 +124,8 @@ class FaultyProxy:
     """Hands requests on to a server, and has those fail that `fault` picks.
 
     `fault` gets the number of the request, its method, its path and its headers, and answers what is to happen:
-    "503", "unavailable" (a 503, too, by its other name), "drop" (the connection, before the server hears of it), "lose" (the answer), "hang", "region" (the answer
-    of AWS where a request is signed for another region), or None.
+    "503", "unavailable" (a 503, too, by its other name), "drop" (the connection, before the server hears of it),
+    "lose" (the answer), "hang", "region" (the answer of AWS where a request is signed for another region), or None.
     """
 
     def __init__(self, server: str) -> None:
