@@ -338,6 +338,26 @@ def test_what_keeps_a_run_from_a_bucket_is_one_line_within_a_minute(
     assert not (output_path / "_manifest.json").exists()
 
 
+def test_what_another_run_deletes_while_it_is_read_is_missing(
+    use_engine: Callable[[str], Any], bucket_path: Bucket
+) -> None:
+    # given a journal that goes after it was opened and before its first byte was asked for
+    storage = HadoopStorage(use_engine("spark"), bucket_path.address)
+    bucket_path.write("_publishing.json", b"journal")
+
+    class Deleting:
+        def __init__(self, fs: Any) -> None:
+            self.fs = fs
+
+        def open(self, path: Any) -> Any:
+            stream = self.fs.open(path)
+            bucket_path.delete("_publishing.json")
+            return stream
+
+    storage.fs = Deleting(storage.fs)
+    assert storage.read(f"{bucket_path.address}/_publishing.json") is None
+
+
 def test_an_s3_client_without_conditional_writes_is_a_warning(
     use_engine: Callable[[str], Any], bucket_path: Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:

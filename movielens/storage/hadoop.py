@@ -74,14 +74,15 @@ class HadoopStorage:
         with refusals_of(path):
             try:
                 stream = self.fs.open(self.path(path))
+                try:
+                    # S3A asks for the object only here
+                    return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+                finally:
+                    stream.close()
             except Exception as error:
                 if is_java(error, "FileNotFoundException"):
                     return None
                 raise
-            try:
-                return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
-            finally:
-                stream.close()
 
     def create(self, path: str, content: bytes) -> bool:
         # The plain create() of S3A looks first and writes then, so that several at once would succeed; asked for a
