@@ -223,6 +223,10 @@ def test_every_page_can_be_found_from_the_readme() -> None:
         assert f"]({file.relative_to(ROOT)})" in README or file == ROOT / "README.md"
 
 
+def test_no_page_is_empty() -> None:
+    assert {file.name for file, text in TEXTS.items() if len(text.split()) < 100} == set()
+
+
 def test_the_readme_is_read_in_three_minutes() -> None:
     assert len(README.split()) <= 900
 
