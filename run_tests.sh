@@ -22,7 +22,7 @@ main() {
   # shellcheck source=scripts/environments.sh
   source "$root/scripts/environments.sh"
   help_if_asked "$@"
-  local chosen=()
+  local chosen=() processes
   case ${1:-} in
   '') chosen=(-m 'not thorough') ;;
   --all) shift ;;
@@ -31,8 +31,10 @@ main() {
   use_spark_environment "$root"
   make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
   cd "$root"
-  PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 \
-    --dist=loadfile ${chosen[@]+"${chosen[@]}"} "$@"
+  # one process more than cores, for many a test waits for others
+  processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
+  PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest --numprocesses="$processes" \
+    --maxprocesses=4 --dist=loadfile --no-loadscope-reorder ${chosen[@]+"${chosen[@]}"} "$@"
 }
 
 # install_java: installs Java where that can be done without asking.

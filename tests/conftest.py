@@ -27,6 +27,15 @@ from tests.support.project import ROOT
 
 start_session = job.get_spark_session
 
+# The files that take longest, first of all, so that none of them is the last one that runs, alone
+LONGEST_FIRST = ["test_emr", "test_docker", "test_shell", "test_publishing", "test_fargate", "test_faults", "test_s3"]
+LONGEST_FIRST += ["test_docs", "test_infrastructure", "test_spark_session", "test_engines", "test_benchmark"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture
 def input_path(tmp_path: Path) -> Path:
@@ -167,6 +176,8 @@ def docker() -> Docker:
     """Calls docker; skips the test where no engine answers."""
 
     def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        if arguments[0] == "run":
+            arguments = ("run", "--env", f"SPARK_SUBMIT_OPTS={JAVA_OPTIONS}", *arguments[1:])
         return subprocess.run(
             ["docker", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=1200, **options
         )

@@ -51,10 +51,10 @@ from moto.s3.models import S3Backend
 from werkzeug.serving import make_server
 
 from tests.support import s3server
+from tests.support.jobs import JAVA_OPTIONS, S3_JARS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
-S3_JARS = Path(sys.prefix) / "s3-jars"
 # what each state takes, so that there is a time to look at it and to interrupt it
 SECONDS_OF_A_STATE = 1.0
 
@@ -221,6 +221,7 @@ class ControlPlane:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SPARK_CONF_DIR": str(conf),
             "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_SUBMIT_OPTS": JAVA_OPTIONS,
         }
 
     def start(self, owner: Any, command: list[str]) -> Process:
