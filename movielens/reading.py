@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from movielens.contract import DUPLICATE_MOVIE, MOVIE_FIELDS, BadInputError
 from movielens.engines import Look, engine_of
-from movielens.formats import dat
+from movielens.formats import DAT, Format
 from movielens.storage.paths import absolute, is_local, join
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from movielens.storage import Entry, Storage
 
-FILE_NAMES = {"ratings": dat.RATINGS_FILE, "movies": dat.MOVIES_FILE}
 COMPRESSIONS = ("", ".gz", ".bz2")
 # How the usual tools end the name of a file that they are still writing; Hadoop, browsers, and others
 UNFINISHED = (
@@ -53,8 +52,9 @@ NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class Release:
-    """The input of a run: the files of each of its two texts, and what a first look at the ratings found."""
+    """The input of a run: its format, the files of its two texts, and what a first look at the ratings found."""
 
+    format: Format
     ratings: tuple[Entry, ...]
     movies: tuple[Entry, ...]
     look: Look = Look(lines=-1)  # noqa: RUF009  # immutable
@@ -78,11 +78,11 @@ def load_ratings(spark: SparkSession, release: str | Release) -> DataFrame:
     """
     engine, found = engine_of(spark), found_release(spark, release)
     if found.look.all_valid:
-        columns = engine.columns(found.ratings, dat.RATING_COLUMNS, dat.COLUMN_SEPARATOR)
+        columns = engine.columns(found.ratings, found.format.rating_columns, found.format.column_separator)
         if columns is not None:
             return columns.select("userId", "movieId", "rating", "timestamp")
     lines = engine.lines(found.ratings) if found.look.odd_bytes else engine.quick_lines(found.ratings)
-    return dat.cut_ratings(lines)
+    return found.format.cut_ratings(lines)
 
 
 def load_movies(spark: SparkSession, release: str | Release) -> DataFrame:
@@ -98,7 +98,7 @@ def load_movies(spark: SparkSession, release: str | Release) -> DataFrame:
 def movie_lines(spark: SparkSession, release: Release) -> DataFrame:
     """All lines of movies.dat: file, line, movieId, title, genres (STRING) and reason, NULL for a valid line."""
     lines = engine_of(spark).lines(release.movies)
-    return without_doubles(dat.judged_movies(dat.cut_movies(lines)))
+    return without_doubles(release.format.judged_movies(lines))
 
 
 def without_doubles(judged: DataFrame) -> DataFrame:
@@ -117,7 +117,7 @@ def find_rejects(spark: SparkSession, release: str | Release) -> DataFrame:
     found = found_release(spark, release)
     rejected = {
         "movies": movie_lines(spark, found).filter(F.col("reason").isNotNull()),
-        "ratings": dat.rejected_ratings(engine_of(spark).lines(found.ratings)),
+        "ratings": found.format.rejected_ratings(engine_of(spark).lines(found.ratings)),
     }
     movies, ratings = (
         lines.select("file", F.lit(name).alias("dataset"), "reason", "line") for name, lines in rejected.items()
@@ -131,7 +131,7 @@ def find_rejects(spark: SparkSession, release: str | Release) -> DataFrame:
 
 def looked_at(spark: SparkSession, release: Release) -> Release:
     """The release with what a look at all lines of its ratings found, so that they can be read the fastest way."""
-    return replace(release, look=engine_of(spark).look(release.ratings, dat.VALID_RATING_LINE))
+    return replace(release, look=engine_of(spark).look(release.ratings, release.format.valid_rating_line))
 
 
 def count_lines(spark: SparkSession, files: tuple[Entry, ...]) -> int:
@@ -155,8 +155,8 @@ def find_release(spark: SparkSession, input_path: str) -> Release:
     """
     folder = absolute(input_path)
     storage = engine_of(spark).storage(folder)
-    movies, ratings = (find_text(storage, folder, name) for name in (dat.MOVIES_FILE, dat.RATINGS_FILE))
-    return Release(ratings, movies)
+    movies, ratings = (find_text(storage, folder, name) for name in (DAT.movies_file, DAT.ratings_file))
+    return Release(DAT, ratings, movies)
 
 
 def find_text(storage: Storage, folder: str, name: str) -> tuple[Entry, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from movielens.contract import BadInputError
-from movielens.reading import FILE_NAMES, find_rejects
+from movielens.reading import find_rejects
 from movielens.storage.paths import absolute, join
 from movielens.tables import read_dataset, write_dataset, write_files
 from movielens.terminal import CHARACTERS_SHOWN, count_of, log, shortened
@@ -15,6 +15,7 @@ from movielens.terminal import CHARACTERS_SHOWN, count_of, log, shortened
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from movielens.formats import Format
     from movielens.reading import Release
 
 FOUND = "_found"
@@ -28,7 +29,7 @@ def stage_rejects(spark: SparkSession, release: Release, staging: str, max_rejec
     Raises BadInputError when there are more than allowed.
     """
     found = found_once(spark, release, staging)
-    counts = count(found)
+    counts = count(found, release.format)
     show(found)
     total = sum(counts.values())
     if total > max_rejects:
@@ -45,13 +46,13 @@ def found_once(spark: SparkSession, release: Release, staging: str) -> DataFrame
     return read_dataset(spark, path, FOUND_COLUMNS)
 
 
-def count(found: DataFrame) -> dict[str, int]:
+def count(found: DataFrame, form: Format) -> dict[str, int]:
     """How many rejects there are of each text; tells why."""
     by_reason = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason")
-    counts = dict.fromkeys(FILE_NAMES, 0)
+    counts = dict.fromkeys(form.files, 0)
     for row in by_reason.collect():
         counts[row["dataset"]] += row["lines"]
-        log.warning("%s: %s: %s", FILE_NAMES[row["dataset"]], row["reason"], count_of(row["lines"], "line"))
+        log.warning("%s: %s: %s", form.files[row["dataset"]], row["reason"], count_of(row["lines"], "line"))
     return counts
 
 

@@ -11,7 +11,7 @@ from movielens.contract import VERSION, BadInputError, PipelineError
 from movielens.engines import engine_of
 from movielens.failures import explaining
 from movielens.publishing import Dataset, Manifest, Publication, new_run_id, utc_now
-from movielens.reading import FILE_NAMES, count_lines, find_release, looked_at
+from movielens.reading import count_lines, find_release, looked_at
 from movielens.rejects import stage_rejects
 from movielens.storage.paths import is_local, join
 from movielens.storage.refusals import CHECK_THE_NETWORK, StorageError
@@ -132,8 +132,8 @@ def make_datasets(
                 lines["ratings"] = count_lines(spark, release.ratings)
             if any(rejects.values()):
                 rows["rejects"] = sum(rejects.values())
-            require_all_lines(lines, rows, rejects)
-    require_rows(rows, arguments.input_path)
+            require_all_lines(release, lines, rows, rejects)
+    require_rows(release, rows, arguments.input_path)
     return rows
 
 
@@ -146,23 +146,22 @@ def first_look(spark: SparkSession, release: Release) -> tuple[Release, dict[str
         lines = {"movies": count_lines(spark, release.movies)}
         release = looked_at(spark, release)
         lines["ratings"] = release.look.lines
-        done(", ".join(f"{lines[name]:,} of {file}" for name, file in FILE_NAMES.items()))
+        done(", ".join(f"{lines[name]:,} of {file}" for name, file in release.format.files.items()))
     return release, lines
 
 
-def require_all_lines(lines: dict[str, int], rows: dict[str, int], rejects: dict[str, int]) -> None:
+def require_all_lines(release: Release, lines: dict[str, int], rows: dict[str, int], rejects: dict[str, int]) -> None:
     """Raises PipelineError unless each line of each text is a row or a reject."""
-    for name, count in lines.items():
-        if count != rows[name] + rejects[name]:
+    for name, file in release.format.files.items():
+        if lines[name] != rows[name] + rejects[name]:
             raise PipelineError(
-                f"{FILE_NAMES[name]} has {count:,} lines, but {rows[name]:,} rows and {rejects[name]:,} rejects "
-                "came of them"
+                f"{file} has {lines[name]:,} lines, but {rows[name]:,} rows and {rejects[name]:,} rejects came of them"
             )
 
 
-def require_rows(rows: dict[str, int], input_path: str) -> None:
+def require_rows(release: Release, rows: dict[str, int], input_path: str) -> None:
     """Raises PipelineError unless there are ratings and movies, and as many movies with statistics."""
-    for name, file in FILE_NAMES.items():
+    for name, file in release.format.files.items():
         if not rows[name]:
             raise BadInputError(f"{join(input_path, file)} has no valid line")
     if rows["movies_with_stats"] != rows["movies"]:
