@@ -83,12 +83,17 @@ def make_datasets(spark: SparkSession, release: Release, folder: str) -> dict[st
     return output_result(ratings, movies, movies_with_stats, top_movies, folder)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the job as the command line says and returns the exit status; messages go to standard error."""
+def main(argv: list[str], *, own_process: bool = False) -> int:
+    """Runs the job as the command line says and returns the exit status; messages go to standard error.
+
+    With `own_process` nothing but the job is in this process, which then leaves the network where it needs none.
+    """
     arguments = parse_args(argv)
-    from movielens import terminal
+    from movielens import engines, terminal
 
     terminal.log_to_standard_error()
+    if own_process:
+        engines.seclude(arguments.engine, arguments.input_path, arguments.output_path)
     with terminal.signals_restored():
         try:
             terminal.catch_signals()
@@ -125,7 +130,7 @@ if __name__ == "__main__":
     from movielens.terminal import leave
 
     try:
-        leave(main(sys.argv[1:]))
+        leave(main(sys.argv[1:], own_process=True))
     except SystemExit as usage:
         leave(int(usage.code or 0))
     except BaseException:  # noqa: BLE001  # a fault of the job's own keeps its traceback

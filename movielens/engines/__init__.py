@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from movielens.contract import PipelineError
+from movielens.storage.paths import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from movielens.storage import Entry, Storage
+
+log = logging.getLogger("movielens_pipeline")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,22 @@ TO_INSTALL = {
     "sail": "pip install -r requirements/embedded.txt, or use spark-submit",
     "spark": "pip install -r requirements.txt",
 }
+
+
+def seclude(name: str, *paths: str) -> None:
+    """Keeps other users of the machine away from the engine that this process, which is the job's own, will start.
+
+    Spark asks whoever calls it for a secret. Sail asks for none, so the process leaves the network where all paths are
+    local and it may; where not, a line says what that means, if there are other users.
+    """
+    if name == "sail":
+        from movielens.engines.seclusion import leave_network, other_users
+
+        if not (all(map(is_local, paths)) and leave_network()) and other_users():
+            log.warning(
+                "other users of this machine could run code as you while the job runs, by the port of its engine: "
+                "--engine spark, or a container, keeps them out"
+            )
 
 
 def start(name: str) -> SparkSession:
