@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import bz2
+import csv
 import gzip
 import json
 import re
 import shutil
 import sys
 import tempfile
-from pathlib import Path
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import boto3
@@ -23,7 +26,7 @@ import duckdb
 from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROWS_SHOWN = 5
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -42,7 +45,7 @@ COLUMNS = {
 # A number counts when it is written as DuckDB itself would write it, so without sign, space or leading zero.
 RATINGS_FROM_LINES = r"""
     CREATE TABLE expected_ratings AS
-    WITH cut AS (SELECT string_split(line, '::') AS field FROM rating_lines),
+    WITH cut AS (SELECT string_split(line, $separator) AS field FROM rating_lines),
     read AS (
         SELECT field, TRY_CAST(field[1] AS INTEGER) AS userId, TRY_CAST(field[2] AS INTEGER) AS movieId,
             TRY_CAST(field[4] AS BIGINT) AS "timestamp"
@@ -75,6 +78,122 @@ DERIVED = """
 
 class CannotCompareError(Exception):
     """There is nothing to compare; the message says what is missing."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Formats
+
+Movie = tuple[str, str, str]  # movieId, title, genres, as they are written
+
+# What the flags of MovieLens 100K mean where no u.genre tells
+GENRES = [
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+]  # fmt: skip
+
+
+def dat_movie(line: str, _: list[str]) -> Movie | None:
+    """The title is all between the first separator and the last."""
+    movie_id, first, rest = line.partition("::")
+    title, last, genres = rest.rpartition("::")
+    return (movie_id, title, genres) if first and last else None
+
+
+def csv_movie(line: str, _: list[str]) -> Movie | None:
+    """A line is a record of three fields; an id is not quoted, and genres hold no comma."""
+    try:
+        fields = next(csv.reader([line], strict=True))
+    except csv.Error:
+        return None
+    if len(fields) != 3 or not line.startswith(f"{fields[0]},") or "," in fields[2]:  # noqa: PLR2004  # as said above
+        return None
+    movie_id, title, genres = fields
+    return movie_id, title, genres
+
+
+def item_movie(line: str, genres: list[str]) -> Movie | None:
+    """Five fields, of which two are of use here, and a flag for each genre."""
+    movie_id, *others = line.split("|")
+    flags = others[4:]
+    if len(flags) != len(genres) or not set(flags) <= {"0", "1"}:
+        return None
+    flagged = [genre for genre, flag in zip(genres, flags, strict=True) if flag == "1"]
+    return movie_id, others[0], "|".join(flagged) or "(no genres listed)"
+
+
+@dataclass(frozen=True)
+class Format:
+    """The files of a release, and how their lines are cut."""
+
+    movies: str
+    ratings: str
+    separator: str
+    movie: Callable[[str, list[str]], Movie | None]
+    movies_header: str = ""
+    ratings_header: str = ""
+
+
+FORMATS = (
+    Format("movies.dat", "ratings.dat", "::", dat_movie),
+    Format(
+        "movies.csv", "ratings.csv", ",", csv_movie, "movieId,title,genres", "userId,movieId,rating,timestamp"
+    ),
+    Format("u.item", "u.data", "\t", item_movie),
+)  # fmt: skip
+GENRE_FILE = "u.genre"
+MEMBERS = {GENRE_FILE, *(name for form in FORMATS for name in (form.movies, form.ratings))}
+
+
+def format_in(folder: Path) -> Format:
+    """The format of the release in a folder."""
+    for form in FORMATS:
+        if any((folder / f"{form.ratings}{suffix}").exists() for suffix in ("", ".gz", ".bz2")):
+            return form
+    raise CannotCompareError(f"{folder} holds no {', '.join(form.ratings for form in FORMATS)}")
+
+
+def genres_in(folder: Path) -> list[str]:
+    """The genres that the flags stand for, in their order."""
+    file = folder / GENRE_FILE
+    if not file.is_file():
+        return GENRES
+    return [line.partition("|")[0] for line in file.read_text("iso-8859-1").splitlines() if line.strip()]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def release_folder(path: str | Path, scratch: Path) -> Path:
+    """The folder of the raw files; of an archive one into which its members were unpacked."""
+    if not str(path).endswith(".zip"):
+        return local_folder(path, scratch)
+    archive = local_file(str(path), scratch) if "://" in str(path) else Path(path)
+    if archive.is_dir():
+        return archive
+    folder = scratch / "unpacked"
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for member in packed.infolist():
+                name = PurePosixPath(member.filename).name
+                if name in MEMBERS:
+                    with packed.open(member) as source, (folder / name).open("xb") as target:
+                        shutil.copyfileobj(source, target)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise CannotCompareError(f"{path} cannot be read: {error}") from error
+    return folder
+
+
+def local_file(address: str, scratch: Path) -> Path:
+    """A copy of an object at s3://bucket/name."""
+    bucket, _, name = address.partition("://")[2].partition("/")
+    copy = scratch / PurePosixPath(name).name
+    try:
+        boto3.client("s3").download_file(bucket, name, str(copy))
+    except (BotoCoreError, ClientError) as error:
+        raise CannotCompareError(f"{address} cannot be read: {error}") from error
+    return copy
 
 
 def local_folder(path: str | Path, scratch: Path) -> Path:
@@ -151,28 +270,34 @@ def lines_of(files: list[Path]) -> Iterator[str]:
                     yield line.decode("iso-8859-1")
 
 
-def movie_rows(files: list[Path]) -> tuple[list[tuple[int, str, str]], int]:
-    """The movies, and how many lines are none: not three fields, no proper id, or a movieId seen on a smaller line."""
+def movie_rows(lines: list[str], form: Format, genres: list[str]) -> list[tuple[int, str, str]]:
+    """The movies: those with a proper id, title and genres; of several with the same id that on the smallest line."""
     movies: dict[int, tuple[int, str, str]] = {}
-    lines = 0
-    for line in sorted(lines_of(files)):
-        lines += 1
-        movie_id, first, rest = line.partition("::")
-        title, last, genres = rest.rpartition("::")
-        proper = movie_id.isascii() and movie_id.isdigit() and movie_id[0] != "0" and int(movie_id) < 2**31
-        if first and last and proper and title and genres and "\0" not in line:
-            movies.setdefault(int(movie_id), (int(movie_id), title, genres))
-    return list(movies.values()), lines - len(movies)
+    for line in sorted(lines):
+        movie = form.movie(line, genres) if "\0" not in line else None
+        if movie is not None and all(movie) and proper_id(movie[0]):
+            movies.setdefault(int(movie[0]), (int(movie[0]), *movie[1:]))
+    return list(movies.values())
 
 
-def derive(connection: duckdb.DuckDBPyConnection, input_path: Path, scratch: Path) -> int:
+def proper_id(text: str) -> bool:
+    """Whether this is how an id is written: plain digits, without leading zero, within 32 bits."""
+    return text.isascii() and text.isdigit() and text[0] != "0" and int(text) < 2**31
+
+
+def derive(connection: duckdb.DuckDBPyConnection, folder: Path, scratch: Path) -> int:
     """Makes the tables expected_<dataset> and returns how many lines of the input are in none of them."""
-    movies, movie_rejects = movie_rows(plain_files(input_files(input_path, "movies.dat"), scratch))
+    form = format_in(folder)
+    movie_files = plain_files(input_files(folder, form.movies), scratch)
+    lines = list(lines_of(movie_files))
+    movies = movie_rows(lines, form, genres_in(folder))
     connection.execute(f"CREATE TABLE expected_movies ({COLUMNS['movies']})")
     columns = [list(column) for column in zip(*movies, strict=True)] or [[], [], []]
     connection.execute("INSERT INTO expected_movies SELECT unnest(?), unnest(?), unnest(?)", columns)
 
-    files = [str(ascii_file(file, scratch)) for file in plain_files(input_files(input_path, "ratings.dat"), scratch)]
+    rating_files = plain_files(input_files(folder, form.ratings), scratch)
+    headers = headers_of(movie_files, form.movies_header) + headers_of(rating_files, form.ratings_header)
+    files = [str(ascii_file(file, scratch)) for file in rating_files]
     # one column a line: a delimiter that no file holds
     connection.execute(
         f"""CREATE VIEW rating_lines AS SELECT line FROM read_csv(
@@ -181,9 +306,25 @@ def derive(connection: duckdb.DuckDBPyConnection, input_path: Path, scratch: Pat
                max_line_size = 100000000
            ) WHERE trim(line, ' \t') <> ''"""
     )
-    connection.execute(RATINGS_FROM_LINES)
+    connection.execute(RATINGS_FROM_LINES, {"separator": form.separator})
     connection.execute(DERIVED)
-    return movie_rejects + count(connection, "rating_lines") - count(connection, "expected_ratings")
+    ratings = count(connection, "expected_ratings")
+    return len(lines) + count(connection, "rating_lines") - headers - len(movies) - ratings
+
+
+def headers_of(files: list[Path], header: str) -> int:
+    """How many of the files begin with the header; all that hold a line must, where the format has one."""
+    first_lines = [line for file in files if header and (line := first_line(file))]
+    if any(line != header for line in first_lines):
+        raise CannotCompareError(f"{', '.join(file.name for file in files)} should begin with the line {header}")
+    return len(first_lines)
+
+
+def first_line(file: Path) -> str:
+    """The first line that is not blank; empty where there is none."""
+    with file.open("rb") as source:
+        lines = source.read(CHUNK).removeprefix(BYTE_ORDER_MARK).splitlines()
+    return next((line.decode("iso-8859-1") for line in lines if line.strip(b" \t")), "")
 
 
 def sql_list(files: list[str]) -> str:
@@ -239,7 +380,7 @@ def check(input_path: str | Path, output_path: str | Path) -> bool:
         if not output.is_dir():
             raise CannotCompareError(f"{output} not found")
         connection = duckdb.connect(config={"temp_directory": scratch, "preserve_insertion_order": False})
-        rejected = derive(connection, local_folder(input_path, Path(scratch)), Path(scratch))
+        rejected = derive(connection, release_folder(input_path, Path(scratch)), Path(scratch))
         reports = [compare(connection, output, dataset) for dataset in COLUMNS]
         published = published_files(output, "rejects")
         rejects = count(connection, f"read_parquet({sql_list(published)})") if published else 0
@@ -259,12 +400,15 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     here = Path(__file__).parent
     for name in ("input", "output"):
         folder = {"input": "dataset", "output": "output"}[name]
+        kinds = {"input": "a folder or a .zip, here or at s3://bucket", "output": "a folder, or s3://bucket/folder"}[
+            name
+        ]
         parser.add_argument(
             f"--{name}_path",
             f"--{name}-path",
             default=here / folder,
             metavar="PATH",
-            help=f"a folder, or s3://bucket/folder (default: {folder})",
+            help=f"{kinds} (default: {folder})",
         )
     return parser.parse_args(argv)
 
