@@ -24,7 +24,7 @@ from movielens.storage.paths import absolute, checked, same_place
 if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
     from pyspark.sql import SparkSession
 
-    from movielens.reading import Release
+    from movielens.inputs import Release
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:

@@ -1,68 +1,22 @@
-"""Reading a release: which files it is made of, the rows of its valid lines, and the lines that are not."""
+"""Reading a release: the rows of its valid lines, and the lines that are not."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from movielens.contract import DUPLICATE_MOVIE, MOVIE_FIELDS, BadInputError
-from movielens.engines import Look, engine_of
-from movielens.formats import DAT, Format
-from movielens.storage.paths import absolute, is_local, join
+from movielens.contract import DUPLICATE_MOVIE, MOVIE_FIELDS
+from movielens.engines import engine_of
+from movielens.inputs import found_release
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from movielens.storage import Entry, Storage
-
-COMPRESSIONS = ("", ".gz", ".bz2")
-# How the usual tools end the name of a file that they are still writing; Hadoop, browsers, and others
-UNFINISHED = (
-    "._copying_",
-    ".tmp",
-    ".temp",
-    ".part",
-    ".partial",
-    ".filepart",
-    ".crdownload",
-    ".download",
-    ".opdownload",
-)
-# Ends of names that an engine, or its libraries, would take for a compression, and the other would not
-OTHER_COMPRESSIONS = (
-    ".xz",
-    ".lzma",
-    ".zst",
-    ".zstd",
-    ".lz4",
-    ".snappy",
-    ".lzo",
-    ".br",
-    ".deflate",
-    ".z",
-    ".7z",
-    ".zip",
-)
-NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Release:
-    """The input of a run: its format, the files of its two texts, and what a first look at the ratings found."""
-
-    format: Format
-    ratings: tuple[Entry, ...]
-    movies: tuple[Entry, ...]
-    look: Look = Look(lines=-1)  # noqa: RUF009  # immutable
-
-    @property
-    def files(self) -> tuple[Entry, ...]:
-        """All files."""
-        return self.movies + self.ratings
+    from movielens.inputs import Release
+    from movielens.storage import Entry
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -137,87 +91,3 @@ def looked_at(spark: SparkSession, release: Release) -> Release:
 def count_lines(spark: SparkSession, files: tuple[Entry, ...]) -> int:
     """How many lines there are that are not blank."""
     return engine_of(spark).lines(files).count()
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Files
-
-
-def found_release(spark: SparkSession, release: str | Release) -> Release:
-    """The release, found where only its path is given."""
-    return find_release(spark, release) if isinstance(release, str) else release
-
-
-def find_release(spark: SparkSession, input_path: str) -> Release:
-    """The files of the release in a folder.
-
-    Raises BadInputError, naming what was looked for and what was found there.
-    """
-    folder = absolute(input_path)
-    storage = engine_of(spark).storage(folder)
-    movies, ratings = (find_text(storage, folder, name) for name in (DAT.movies_file, DAT.ratings_file))
-    return Release(DAT, ratings, movies)
-
-
-def find_text(storage: Storage, folder: str, name: str) -> tuple[Entry, ...]:
-    """The files that make up a text: `name`, or `name.gz` or `name.bz2`; a file or a folder of part files."""
-    entries = storage.entries(folder)
-    found = {entry.name: entry for entry in entries}
-    wanted = join(folder, name)
-    for entry in entries:
-        if entry.name.startswith(name) and entry is not found[entry.name]:
-            raise BadInputError(f"{entry.path} is there as a file and as a folder: keep one")
-    present = [found[f"{name}{suffix}"] for suffix in COMPRESSIONS if f"{name}{suffix}" in found]
-    if not present:
-        raise BadInputError(f"{wanted} not found: {what_is_there(storage, folder, sorted(found))}")
-    if len(present) > 1:
-        names = ", ".join(entry.name for entry in present)
-        raise BadInputError(f"{wanted} is there more than once, as {names}: keep one")
-    [text] = present
-    parts = parts_of(storage, text) if text.is_folder else (text,)
-    require_readable(parts)
-    if not sum(part.size for part in parts):
-        raise BadInputError(f"{text.path} is empty")
-    return parts
-
-
-def parts_of(storage: Storage, folder: Entry) -> tuple[Entry, ...]:
-    """The part files in a folder, by their names."""
-    parts = [part for part in storage.entries(folder.path) if not part.name.startswith(("_", "."))]
-    for part in parts:
-        if part.is_folder:
-            raise BadInputError(f"{folder.path} should hold part files only, but {part.name} is a folder")
-        require_readable_name(part)
-    return tuple(sorted(parts, key=lambda part: part.path))
-
-
-def require_readable_name(part: Entry) -> None:
-    """Raises BadInputError for a part whose name says that it is not whole, or compressed in a way that is not read."""
-    lower = part.name.lower()
-    if lower.endswith(UNFINISHED):
-        raise BadInputError(f"{part.path} is still being copied, as its name says")
-    in_capitals = lower.endswith(COMPRESSIONS[1:]) and not part.name.endswith(COMPRESSIONS[1:])
-    if lower.endswith(OTHER_COMPRESSIONS) or in_capitals:
-        raise BadInputError(f"{part.path}: parts are read as plain text, .gz or .bz2, written so")
-
-
-def require_readable(files: tuple[Entry, ...]) -> None:
-    """Raises BadInputError for a file on this machine that this user may not read."""
-    for file in files:
-        if is_local(file.path) and not os.access(file.path, os.R_OK):
-            raise BadInputError(f"{file.path} cannot be read: permission denied")
-
-
-def what_is_there(storage: Storage, folder: str, names: list[str]) -> str:
-    """Says what there is in place of what was looked for."""
-    if names:
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        return f"{folder} holds {', '.join(names[:NAMES_SHOWN])}{more}"
-    above = folder.rpartition("/")[0]
-    if above.endswith(":/"):
-        return f"the bucket {folder} is empty"
-    parent = {entry.path: entry for entry in storage.entries(above)}
-    if folder not in parent:
-        return f"there is no {folder}"
-    is_folder = parent[folder].is_folder
-    return f"{folder} is an empty folder" if is_folder else f"{folder} is a file, not the folder that holds it"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from movielens.formats import Format
-    from movielens.reading import Release
+    from movielens.inputs import Release
 
 FOUND = "_found"
 FOUND_COLUMNS = "file STRING, dataset STRING, reason STRING, line STRING"

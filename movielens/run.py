@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from movielens.contract import VERSION, BadInputError, PipelineError
 from movielens.engines import engine_of
 from movielens.failures import explaining
+from movielens.inputs import find_release
 from movielens.publishing import Dataset, Manifest, Publication, new_run_id, utc_now
-from movielens.reading import count_lines, find_release, looked_at
+from movielens.reading import count_lines, looked_at
 from movielens.rejects import stage_rejects
 from movielens.storage.paths import is_local, join
 from movielens.storage.refusals import CHECK_THE_NETWORK, StorageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from movielens.reading import Release
+    from movielens.inputs import Release
 
     Job = Callable[[SparkSession, Release, str], dict[str, int]]
 

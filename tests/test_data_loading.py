@@ -12,7 +12,7 @@ import pytest
 
 import movielens_pipeline as job
 from movielens import contract
-from movielens.reading import find_release
+from movielens.inputs import find_release
 from tests.support.inputs import LOOKS, MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 RATING_BYTES = rating_lines(RATINGS)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import movielens_pipeline as job
 from movielens import contract
-from movielens.reading import find_rejects, find_release
+from movielens.inputs import find_release
+from movielens.reading import find_rejects
 from tests.support.inputs import LOOKS, MOVIES, movie_lines, write_input
 
 INT_MAX = 2**31 - 1
