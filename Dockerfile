@@ -42,7 +42,7 @@ RUN apt-get update \
 # ------------------------------------------------------------------------------------------------------------------
 FROM java AS pyspark
 
-COPY requirements/spark.txt /
+COPY requirements/spark.txt requirements/s3-jars.sha256 /
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --require-hashes \
         --target /packages --requirement /spark.txt \
     && mv /packages/pyspark /opt/movielens/pyspark
@@ -51,7 +51,7 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # to where Spark looks for jars by itself
 RUN source /opt/movielens/scripts/common.sh \
     && source /opt/movielens/scripts/environments.sh \
-    && make_s3_jars /opt/movielens/pyspark /opt/movielens/s3-jars \
+    && make_s3_jars /opt/movielens/pyspark /opt/movielens/s3-jars /s3-jars.sha256 \
     && mv /opt/movielens/s3-jars/*.jar /opt/movielens/pyspark/jars/
 # Spark's launcher names the jar that begins so a second time on the class path, and Java 21 takes no archive of classes
 # for a class path with doubles

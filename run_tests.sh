@@ -3,9 +3,9 @@
 # Summary: Runs the tests that show what the job promises: both engines, publishing, rejects, the independent check, the
 #          wrappers. With --all every test; with arguments of pytest those that they choose.
 #
-# The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark, where it is missing.
-# The spark half of the tests needs Java 17 or 21. As root on Debian or Ubuntu it is installed when it is missing;
-# elsewhere one line says what to install.
+# The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark and an HDFS, where it
+# is missing. The spark half of the tests needs Java 17 or 21. As root on Debian or Ubuntu it is installed when it is
+# missing; elsewhere one line says what to install.
 #
 # Environment:
 #   JAVA_HOME        the Java to test with (default: the java on PATH)
@@ -29,7 +29,8 @@ main() {
   esac
   install_java
   use_spark_environment "$root"
-  make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
+  make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars" "$root/requirements/s3-jars.sha256"
+  make_hdfs_jars "$SPARK_HOME" "$root/.venv-spark/hdfs-jars" "$root/requirements/hdfs-jars.sha256"
   cd "$root"
   # one process more than cores, for many a test waits for others
   processes=$(($(getconf _NPROCESSORS_ONLN) + 1))

@@ -105,38 +105,78 @@ use_spark_environment() {
   export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$1/scripts/spark-conf}
 }
 
-# make_s3_jars SPARK_HOME FOLDER: the jars by which Spark reaches S3, which PyPI's pyspark lacks. Their versions are
-# those of the jars that Spark has, and what Hadoop's connector itself asks for. Spark's own Ivy gets them.
+# make_s3_jars SPARK_HOME FOLDER PINS: the jars by which Spark reaches S3, which PyPI's pyspark lacks. Their versions are
+# those of the jars that Spark has, and what Hadoop's connector itself asks for.
 make_s3_jars() {
-  local spark_home=$1 folder=$2
+  make_jars get_s3_jars 'the S3 connector of Spark' '650 MB' "$@"
+}
+
+get_s3_jars() {
+  local spark
+  get_hadoop_jars "$@" hadoop-aws
+  spark=$(basename "$1"/jars/spark-core_*.jar .jar) # spark-core_<Scala>-<version>
+  spark=${spark#spark-core_}
+  # alone, for it depends on the connectors of other clouds
+  get_jars "$@" org.apache.spark "spark-hadoop-cloud_${spark%%-*}" "${spark#*-}" -notransitive
+}
+
+# make_hdfs_jars SPARK_HOME FOLDER PINS: namenode and datanode for the tests, of the Hadoop that Spark has.
+make_hdfs_jars() {
+  make_jars get_hdfs_jars 'HDFS for the tests' '40 MB' "$@"
+}
+
+get_hdfs_jars() {
+  get_hadoop_jars "$@" hadoop-client-minicluster -notransitive
+}
+
+# make_jars GETTER WHAT SIZE SPARK_HOME FOLDER PINS: jars from Maven Central, which Spark's own Ivy gets. The folder is
+# there when all of them are, and are those that the file of checksums pins.
+make_jars() {
+  local getter=$1 what=$2 size=$3 spark_home=$4 folder=$5 pins=$6
   [[ -d $folder ]] && return
   lock "$folder"
-  [[ -d $folder ]] || install_s3_jars "$spark_home" "$folder"
+  if [[ ! -d $folder ]]; then
+    printf 'getting %s into %s (once; %s)\n' "$what" "$folder" "$size" >&2
+    rm -rf "$folder.part"
+    "$getter" "$spark_home" "$folder.part"
+    rm -rf "$folder.part/ivy"
+    require_pinned "$folder.part" "$pins"
+    mv "$folder.part" "$folder"
+  fi
   unlock
 }
 
-# install_s3_jars SPARK_HOME FOLDER: gets the jars; the folder is there when all of them are.
-install_s3_jars() {
-  local spark_home=$1 folder=$2 hadoop spark
-  printf 'getting the S3 connector of Spark into %s (once; 650 MB)\n' "$folder" >&2
-  hadoop=$(basename "$spark_home"/jars/hadoop-client-api-*.jar .jar) # hadoop-client-api-<version>
-  spark=$(basename "$spark_home"/jars/spark-core_*.jar .jar)         # spark-core_<Scala>-<version>
-  spark=${spark#spark-core_}
-  rm -rf "$folder.part"
-  get_jars "$spark_home" "$folder.part" org.apache.hadoop hadoop-aws "${hadoop##*-}"
-  # alone, for it depends on the connectors of other clouds
-  get_jars "$spark_home" "$folder.part" org.apache.spark "spark-hadoop-cloud_${spark%%-*}" "${spark#*-}" -notransitive
-  rm -rf "$folder.part/ivy"
-  mv "$folder.part" "$folder"
+# get_hadoop_jars SPARK_HOME FOLDER MODULE [OPTION]: a module of Hadoop, of the version that Spark has.
+get_hadoop_jars() {
+  local hadoop
+  hadoop=$(basename "$1"/jars/hadoop-client-api-*.jar .jar) # hadoop-client-api-<version>
+  get_jars "$1" "$2" org.apache.hadoop "$3" "${hadoop##*-}" "${@:4}"
 }
 
-# get_jars SPARK_HOME FOLDER ORGANISATION MODULE VERSION [OPTION]: from Maven Central, with their checksums compared.
+# get_jars SPARK_HOME FOLDER ORGANISATION MODULE VERSION [OPTION]
 get_jars() {
   local spark_home=$1 folder=$2 module=$4
   "${JAVA_HOME:+$JAVA_HOME/bin/}java" -cp "$spark_home/jars/*" org.apache.ivy.Main -error -cache "$folder/ivy" \
     -dependency "${@:3}" -confs default -types jar -retrieve "$folder/[artifact]-[revision].[ext]" >/dev/null ||
     die 1 "could not get $module; is Maven Central reachable?"
 }
+
+# require_pinned FOLDER PINS: out with one line, and without the folder, unless its jars are those of the file.
+require_pinned() {
+  local others
+  others=$({ diff <(checksums "$1") "$2" || true; } | sed -n 's/^[<>] [0-9a-f]*  //p' | sort -u)
+  if [[ -n $others ]]; then
+    rm -rf "$1"
+    die 1 "not what $(basename "$2") pins: ${others//$'\n'/, }; nothing of it was kept"
+  fi
+}
+
+# checksums FOLDER: prints the SHA-256 of each jar in the folder, and its name.
+checksums() (
+  CDPATH='' cd "$1" || return
+  LC_ALL=C
+  if command -v sha256sum >/dev/null; then sha256sum -- *.jar; else shasum -a 256 -- *.jar; fi
+)
 
 # run_on_this_machine ROOT ARGUMENT...: becomes the job, on the engine that its arguments name.
 run_on_this_machine() {
@@ -148,7 +188,7 @@ run_on_this_machine() {
   fi
   use_spark_environment "$root"
   if [[ "$*" == *s3://* || "$*" == *s3a://* ]]; then
-    make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars"
+    make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars" "$root/requirements/s3-jars.sha256"
     options+=(--driver-class-path "$root/.venv-spark/s3-jars/*")
   fi
   [[ ! -t 2 ]] || progress=true

@@ -20,9 +20,11 @@ from movielens.storage.hadoop import HadoopStorage
 from movielens.storage.s3 import S3Storage
 from tests.support import awsserver, s3server
 from tests.support.containers import Docker
+from tests.support.hdfs import SETTINGS as HDFS_SETTINGS
+from tests.support.hdfs import Hdfs
 from tests.support.inputs import write_input
 from tests.support.jobs import JAVA_OPTIONS, S3_JARS, Main, Publish
-from tests.support.places import Bucket, Disk, Place, Storages
+from tests.support.places import Bucket, Disk, HdfsFolder, Place, Storages
 from tests.support.project import ROOT
 
 start_session = job.get_spark_session
@@ -102,6 +104,7 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
             "spark.hadoop.fs.s3a.attempts.maximum": "3",
             "spark.hadoop.fs.s3a.retry.interval": "50ms",
             "spark.hadoop.fs.s3a.retry.throttle.interval": "50ms",
+            **{f"spark.hadoop.{name}": value for name, value in HDFS_SETTINGS.items()},
         }
         options = " ".join(f"--conf {name}={value}" for name, value in settings.items())
         patch.setenv(
@@ -142,9 +145,22 @@ def spark(engine: str, use_engine: Callable[[str], Any]) -> Any:
     return use_engine(engine)
 
 
+@pytest.fixture(scope="session")
+def hdfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
+    server = Hdfs(tmp_path_factory.mktemp("hdfs"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> Storages:
-    """The implementations of Storage by name, each with a place on it: disk, hadoop (on disk), s3, s3a."""
+def hdfs_path(hdfs_server: Hdfs, tmp_path: Path) -> HdfsFolder:
+    """A folder of its own on HDFS."""
+    return HdfsFolder(hdfs_server, f"{tmp_path.name}-{secrets.token_hex(4)}", tmp_path)
+
+
+@pytest.fixture
+def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server, request: pytest.FixtureRequest) -> Storages:
+    """The implementations of Storage by name, each with a place on it: disk, hadoop (on disk), s3, s3a, hdfs."""
 
     def storage(kind: str, folder: Path) -> tuple[Storage, Place]:
         if kind == "disk":
@@ -155,6 +171,9 @@ def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server) -> St
             hadoop = HadoopStorage(sessions("spark"), place.address)
             hadoop.fs = hadoop.fs.getRaw()  # without a checksum file beside each file
             return hadoop, place
+        if kind == "hdfs":
+            on_hdfs: HdfsFolder = request.getfixturevalue("hdfs_path")
+            return HadoopStorage(sessions("spark"), on_hdfs.address), on_hdfs
         place = Bucket(s3_server, f"{folder.name}-{secrets.token_hex(4)}", folder, kind)
         return S3Storage() if kind == "s3" else HadoopStorage(sessions("spark"), place.address), place
 

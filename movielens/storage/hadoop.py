@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("movielens_pipeline")
 
+# What S3A and HDFS raise where a file is to be created that is there already, or that another is just creating
+THERE_ALREADY = (
+    "FileAlreadyExistsException",
+    "RemoteFileChangedException",
+    "AlreadyBeingCreatedException",
+    "RecoveryInProgressException",
+)
+
 
 class HadoopStorage:
     """Storage by the FileSystem that Hadoop has for the path."""
@@ -101,7 +109,7 @@ class HadoopStorage:
                 stream.write(content)
                 stream.close()
             except Exception as error:
-                if is_java(error, "FileAlreadyExistsException", "RemoteFileChangedException"):
+                if is_java(error, *THERE_ALREADY):
                     return False
                 raise
         return True
@@ -151,7 +159,12 @@ def hadoop_path(spark: SparkSession, path: str) -> str:
 def is_java(error: Exception, *names: str) -> bool:
     """Whether an error is an exception of Java of one of these classes."""
     thrown = getattr(error, "java_exception", None)
-    return thrown is not None and thrown.getClass().getSimpleName() in names
+    if thrown is None:
+        return False
+    kind = thrown.getClass().getSimpleName()
+    if kind == "RemoteException":  # what a namenode raised
+        kind = thrown.getClassName().rpartition(".")[2]
+    return kind in names
 
 
 @contextmanager

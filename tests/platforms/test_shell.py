@@ -330,3 +330,66 @@ def test_variables_are_not_set_by_a_script_that_is_run(shell: Shell) -> None:
     done = shell("set_env_vars.sh")
     assert done.returncode == 2
     assert done.stderr == "set_env_vars.sh: error: it sets variables of your shell: source set_env_vars.sh\n"
+
+
+# A Java that gets, whatever Ivy is asked for, the jars that lie in a folder
+JAVA_THAT_GETS = """#!/usr/bin/env bash
+while [[ $1 != -retrieve ]]; do shift; done
+mkdir -p "$(dirname "$2")"
+cp "$JARS"/*.jar "$(dirname "$2")"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda _: None, None),
+        (lambda jars: (jars / "one-1.jar").write_bytes(b"another"), "one-1.jar"),
+        (lambda jars: (jars / "two-2.jar").unlink(), "two-2.jar"),
+        (lambda jars: (jars / "evil.jar").write_bytes(b"evil"), "evil.jar"),
+        (lambda jars: (jars / "two-2.jar").rename(jars / "two-3.jar"), "two-2.jar, two-3.jar"),
+    ],
+    ids=["as_pinned", "changed", "missing", "one_more", "renamed"],
+)
+def test_jars_are_taken_only_as_they_are_pinned(
+    tmp_path: Path, change: Callable[[Path], object], named: str | None
+) -> None:
+    # given a registry whose jars were pinned, and changed since
+    jars, java, installed = tmp_path / "registry", tmp_path / "java" / "bin" / "java", tmp_path / "jars"
+    jars.mkdir()
+    (jars / "one-1.jar").write_bytes(b"one")
+    (jars / "two-2.jar").write_bytes(b"two")
+    pins = tmp_path / "pins.sha256"
+    with pins.open("wb") as file:
+        subprocess.run(["sha256sum", "one-1.jar", "two-2.jar"], cwd=jars, stdout=file, check=True)
+    change(jars)
+    java.parent.mkdir(parents=True)
+    java.write_text(JAVA_THAT_GETS)
+    java.chmod(0o755)
+    # when the S3 connector is asked for
+    script = 'set -euo pipefail; source common.sh; source environments.sh; make_s3_jars "$@"'
+    done = subprocess.run(
+        ["bash", "-c", script, "run_tests.sh", tmp_path / "spark", installed, pins],
+        cwd=ROOT / "scripts", env={**os.environ, "JAVA_HOME": str(tmp_path / "java"), "JARS": str(jars)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # then what is not as it was is named, and nothing of it is kept
+    [_, *said] = done.stderr.splitlines()
+    if named is None:
+        assert (done.returncode, said) == (0, [])
+        assert {jar.name for jar in installed.iterdir()} == {"one-1.jar", "two-2.jar"}
+    else:
+        assert (done.returncode, said) == (
+            1,
+            [f"run_tests.sh: error: not what pins.sha256 pins: {named}; nothing of it was kept"],
+        )
+        assert not list(tmp_path.glob("jars*/"))
+
+
+def test_the_jars_that_the_tests_run_with_are_those_that_are_pinned() -> None:
+    for name in ("s3-jars", "hdfs-jars"):
+        found = subprocess.run(
+            ["sha256sum", "--check", "--strict", "--quiet", ROOT / "requirements" / f"{name}.sha256"],
+            cwd=Path(sys.prefix) / name, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert found.returncode == 0, found.stdout + found.stderr

@@ -1,4 +1,4 @@
-"""Where results are published to, as the tests look at them: a folder on disk, or a folder in a bucket."""
+"""Where results are published to, as the tests look at them: a folder on disk, in a bucket, or on HDFS."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from movielens.storage import Storage
 from tests.support import s3server
+from tests.support.hdfs import Hdfs
 
 
 class Disk:
@@ -109,7 +110,48 @@ class Bucket:
         return self.server.uploads(self.prefix)
 
 
-Place = Disk | Bucket
+class HdfsFolder:
+    """A folder on the tests' HDFS; snapshots are made below a scratch folder."""
+
+    def __init__(self, hdfs: Hdfs, folder: str, scratch: Path) -> None:
+        self.hdfs, self.folder, self.scratch = hdfs, folder, scratch
+        self.address = f"{hdfs.endpoint}/{folder}"
+
+    def files(self) -> set[str]:
+        """The files in the folder and below, relative to it."""
+        return self.hdfs.files(self.folder)
+
+    def missing(self, names: set[str]) -> set[str]:
+        """Those of the names that are not there."""
+        return names - self.files()
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when it is missing."""
+        return self.hdfs.read(f"{self.folder}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file."""
+        self.hdfs.write(f"{self.folder}/{name}", content)
+
+    def delete(self, name: str) -> None:
+        """Deletes a file."""
+        self.hdfs.delete(f"{self.folder}/{name}")
+
+    def copy_of(self, template: Path) -> None:
+        """Becomes a copy of a folder."""
+        self.hdfs.delete(self.folder)
+        self.hdfs.upload(template, self.folder)
+
+    def snapshot(self) -> Path:
+        """A folder with what is here now."""
+        return self.hdfs.download(self.folder, Path(tempfile.mkdtemp(dir=self.scratch)) / "snapshot")
+
+    def unfinished(self) -> list[str]:
+        """Uploads that were begun and not completed; there are none on HDFS."""
+        return []
+
+
+Place = Disk | Bucket | HdfsFolder
 
 # What the fixture of this name gives: an implementation of Storage, with a place on it
 Storages = Callable[..., tuple[Storage, Place]]

@@ -1,0 +1,102 @@
+"""A real HDFS for the tests: a namenode and a datanode of Spark's own Hadoop, in a Java of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyspark
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.protocol import Py4JJavaError
+
+from tests.support.jobs import JAVA_OPTIONS
+
+HDFS_JARS = Path(sys.prefix) / "hdfs-jars"
+SPARK_JARS = Path(str(pyspark.__file__)).parent / "jars"
+
+# how soon a writer asks again whether the datanode has told the namenode of what it wrote
+SETTINGS = {"dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "5"}
+
+
+class Hdfs:
+    """HDFS with one datanode, on ports of the loopback address that were free."""
+
+    def __init__(self, folder: Path) -> None:
+        assert HDFS_JARS.is_dir(), "run_tests.sh gets the jars of HDFS"
+        [py4j] = SPARK_JARS.glob("py4j-*.jar")
+        self.log = (folder / "hdfs.log").open("wb")
+        port, token, self.process = launch_gateway(
+            jarpath=str(py4j),
+            classpath=f"{HDFS_JARS}/*:{SPARK_JARS}/*",
+            javaopts=[JAVA_OPTIONS, "-Xmx256m"],
+            java_path=str(Path(os.environ["JAVA_HOME"], "bin", "java")) if os.environ.get("JAVA_HOME") else "java",
+            die_on_exit=True, enable_auth=True, return_proc=True, redirect_stdout=self.log, redirect_stderr=self.log,
+        )  # fmt: skip
+        # nothing of Java is given back one by one, for all of it goes with the process
+        parameters = GatewayParameters(port=port, auth_token=token, enable_memory_management=False)
+        self.jvm: Any = JavaGateway(gateway_parameters=parameters).jvm
+        # what is written is not forced to disk
+        self.jvm.org.apache.hadoop.hdfs.server.namenode.EditLogFileOutputStream.setShouldSkipFsyncForTesting(True)
+        cluster = self.jvm.org.apache.hadoop.hdfs.MiniDFSCluster
+        conf = self.jvm.org.apache.hadoop.conf.Configuration()
+        for name, value in SETTINGS.items():
+            conf.set(name, value)
+        self.cluster = cluster.Builder(conf, self.jvm.java.io.File(str(folder / "data"))).numDataNodes(1).build()
+        self.fs = self.cluster.getFileSystem()
+        self.endpoint = str(self.fs.getUri())
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def path(self, name: str) -> Any:
+        """Hadoop's Path of a name below the root."""
+        return self.jvm.org.apache.hadoop.fs.Path(f"/{name}")
+
+    def files(self, folder: str) -> set[str]:
+        """The files in a folder and below, relative to it."""
+        names = set()
+        try:
+            found = self.fs.listFiles(self.path(folder), True)
+            while found.hasNext():
+                names.add(str(found.next().getPath().toUri().getPath())[len(folder) + 2 :])
+        except Py4JJavaError as error:  # a folder that is not there, or that goes while it is listed
+            if "FileNotFoundException" not in str(error):
+                raise
+        return names
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when it is missing."""
+        try:
+            stream = self.fs.open(self.path(name))
+            try:
+                return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+            finally:
+                stream.close()
+        except Py4JJavaError as error:
+            if "FileNotFoundException" not in str(error):
+                raise
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file."""
+        stream = self.fs.create(self.path(name), True)
+        stream.write(content)
+        stream.close()
+
+    def delete(self, name: str) -> None:
+        """Deletes a file, or a folder with all in it."""
+        self.fs.delete(self.path(name), True)
+
+    def upload(self, folder: Path, name: str) -> str:
+        """Copies a folder with all in it; returns the address of the copy."""
+        self.fs.copyFromLocalFile(self.jvm.org.apache.hadoop.fs.Path(folder.as_uri()), self.path(name))
+        return f"{self.endpoint}/{name}"
+
+    def download(self, name: str, folder: Path) -> Path:
+        """Copies a folder with all in it to the disk, where there is none; returns that folder."""
+        self.fs.copyToLocalFile(False, self.path(name), self.jvm.org.apache.hadoop.fs.Path(folder.as_uri()), True)
+        return folder
