@@ -238,7 +238,7 @@ def plain_files(files: list[Path], scratch: Path) -> list[Path]:
         if file.suffix not in (".gz", ".bz2"):
             plain.append(file)
             continue
-        plain.append(scratch / f"{number}-{file.stem}")
+        plain.append(scratch / f"{file.parent.name}-{number}-{file.stem}")
         compressed = gzip.GzipFile if file.suffix == ".gz" else bz2.BZ2File
         with compressed(file) as source, plain[-1].open("wb") as target:
             shutil.copyfileobj(source, target)

@@ -121,6 +121,8 @@ MOVIE_FIELDS = (
 NUL_BYTE = "NUL byte"
 FIELDS_MISSING = "fields missing"
 TOO_MANY_FIELDS = "too many fields"
+HEADER_NOT_EXPECTED = "header not as expected"
+QUOTES_NOT_BALANCED = "quotes not balanced"
 DUPLICATE_MOVIE = "duplicate movieId"
 
 # --------------------------------------------------------------------------------------------------------------------

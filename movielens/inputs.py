@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import os
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from movielens.contract import BadInputError
+from movielens.contract import HEADER_NOT_EXPECTED, BadInputError
 from movielens.engines import Look, engine_of
-from movielens.formats import DAT, Format
+from movielens.formats import FORMATS, Format
+from movielens.storage import in_parallel
 from movielens.storage.paths import absolute, is_local, join
+from movielens.terminal import shortened
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,6 +49,8 @@ OTHER_COMPRESSIONS = (
     ".zip",
 )
 NAMES_SHOWN = 5
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTES_TO_LOOK_AT = 2**20  # for a header; bzip2 gives nothing before a block of up to 900,000 bytes is whole
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,11 @@ class Release:
         """All files."""
         return self.movies + self.ratings
 
+    def headed(self, name: str) -> tuple[Entry, ...]:
+        """The files of a text, `ratings` or `movies`, that begin with a header: one that is empty has none."""
+        files = {"ratings": self.ratings, "movies": self.movies}[name]
+        return tuple(file for file in files if file.size) if self.format.headers[name] else ()
+
 
 def found_release(spark: SparkSession, release: str | Release) -> Release:
     """The release, found where only its path is given."""
@@ -68,14 +79,31 @@ def found_release(spark: SparkSession, release: str | Release) -> Release:
 
 
 def find_release(spark: SparkSession, input_path: str) -> Release:
-    """The files of the release in a folder.
+    """The files of the release in a folder, whichever format it has.
 
     Raises BadInputError, naming what was looked for and what was found there.
     """
     folder = absolute(input_path)
     storage = engine_of(spark).storage(folder)
-    movies, ratings = (find_text(storage, folder, name) for name in (DAT.movies_file, DAT.ratings_file))
-    return Release(DAT, ratings, movies)
+    entries = storage.entries(folder)
+    form = format_of(storage, folder, [entry.name for entry in entries])
+    movies, ratings = (find_text(storage, folder, name) for name in (form.movies_file, form.ratings_file))
+    release = Release(form, ratings, movies)
+    require_headers(storage, release)
+    return release
+
+
+def format_of(storage: Storage, folder: str, names: list[str]) -> Format:
+    """The one format that there are files of in a folder, by their names."""
+    texts = {name: form for form in FORMATS for name in form.files.values()}
+    present = {name: form for name, form in texts.items() if any(f"{name}{end}" in names for end in COMPRESSIONS)}
+    formats = list(dict.fromkeys(present.values()))
+    if not formats:
+        wanted = ", or ".join(f"{form.movies_file} and {form.ratings_file}" for form in FORMATS)
+        raise BadInputError(f"{folder} should hold {wanted}: {what_is_there(storage, folder, sorted(names))}")
+    if len(formats) > 1:
+        raise BadInputError(f"{folder} holds {', '.join(present)}, of more than one format: keep those of one")
+    return formats[0]
 
 
 def find_text(storage: Storage, folder: str, name: str) -> tuple[Entry, ...]:
@@ -118,6 +146,33 @@ def require_readable_name(part: Entry) -> None:
     in_capitals = lower.endswith(COMPRESSIONS[1:]) and not part.name.endswith(COMPRESSIONS[1:])
     if lower.endswith(OTHER_COMPRESSIONS) or in_capitals:
         raise BadInputError(f"{part.path}: parts are read as plain text, .gz or .bz2, written so")
+
+
+def require_headers(storage: Storage, release: Release) -> None:
+    """Raises BadInputError for a file that does not begin with the header that its format has."""
+
+    def require_header(path: str) -> None:
+        header, line = headers[path], first_line(path, storage.part(path, 0, BYTES_TO_LOOK_AT))
+        if line != header:
+            raise BadInputError(f"{path}: {HEADER_NOT_EXPECTED}: it is {shortened(line)} in place of {header}")
+
+    headers = {
+        file.path: release.format.headers[name] for name in release.format.headers for file in release.headed(name)
+    }
+    in_parallel(require_header, headers)
+
+
+def first_line(path: str, start: bytes) -> str:
+    """The first line of a file that is not blank, as far as it is in what the file starts with."""
+    try:
+        if path.endswith(".gz"):
+            start = zlib.decompressobj(wbits=31).decompress(start)
+        elif path.endswith(".bz2"):
+            start = bz2.BZ2Decompressor().decompress(start)
+    except (OSError, zlib.error) as error:
+        raise BadInputError(f"{path} cannot be read: {error}") from error
+    lines = start.removeprefix(BYTE_ORDER_MARK).splitlines()
+    return next((line.decode("iso-8859-1") for line in lines if line.strip(b" \t")), "")
 
 
 def require_readable(files: tuple[Entry, ...]) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from movielens.inputs import Release
-    from movielens.storage import Entry
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -74,9 +73,21 @@ def find_rejects(spark: SparkSession, release: str | Release) -> DataFrame:
         "ratings": found.format.rejected_ratings(engine_of(spark).lines(found.ratings)),
     }
     movies, ratings = (
-        lines.select("file", F.lit(name).alias("dataset"), "reason", "line") for name, lines in rejected.items()
+        without_headers(lines, found.format.headers[name]).select(
+            "file", F.lit(name).alias("dataset"), "reason", "line"
+        )
+        for name, lines in rejected.items()
     )
     return movies.unionAll(ratings)
+
+
+def without_headers(rejected: DataFrame, header: str) -> DataFrame:
+    """Rejected lines without the one of each file that is its header; one more in the middle is a line like others."""
+    if not header:
+        return rejected
+    of_file = Window.partitionBy("file", F.col("line") == header).orderBy("line")
+    numbered = rejected.withColumn("occurrence", F.row_number().over(of_file))
+    return numbered.filter((F.col("line") != header) | (F.col("occurrence") > 1)).drop("occurrence")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -85,9 +96,11 @@ def find_rejects(spark: SparkSession, release: str | Release) -> DataFrame:
 
 def looked_at(spark: SparkSession, release: Release) -> Release:
     """The release with what a look at all lines of its ratings found, so that they can be read the fastest way."""
-    return replace(release, look=engine_of(spark).look(release.ratings, release.format.valid_rating_line))
+    look = engine_of(spark).look(release.ratings, release.format.valid_rating_line)
+    return replace(release, look=replace(look, lines=look.lines - len(release.headed("ratings"))))
 
 
-def count_lines(spark: SparkSession, files: tuple[Entry, ...]) -> int:
-    """How many lines there are that are not blank."""
-    return engine_of(spark).lines(files).count()
+def count_lines(spark: SparkSession, release: Release, name: str) -> int:
+    """How many lines of a text, `ratings` or `movies`, there are that are neither blank nor a header."""
+    files = {"ratings": release.ratings, "movies": release.movies}[name]
+    return engine_of(spark).lines(files).count() - len(release.headed(name))

@@ -40,9 +40,13 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job) -> None:
     `job` describes them and writes them to a folder, and returns the rows of each. Raises PipelineError.
     """
     engine = engine_of(spark)
-    log.info("engine: %s %s (the other: %s)", engine.name, engine.version, engine.alternative)
     started, clock = utc_now(), time.monotonic()
-    release = in_time(arguments.input_path, BadInputError, lambda: find_release(spark, arguments.input_path))
+    form = ""
+    try:
+        release = in_time(arguments.input_path, BadInputError, lambda: find_release(spark, arguments.input_path))
+        form = f", format: {release.format.name}"
+    finally:  # also where there is no input
+        log.info("engine: %s %s (the other: %s)%s", engine.name, engine.version, engine.alternative, form)
     publication = in_time(arguments.output_path, PipelineError, lambda: open_publication(spark, arguments.output_path))
     if not publication.recover():
         publication.sweep()
@@ -130,7 +134,7 @@ def make_datasets(
         if lines != {name: rows[name] for name in lines}:
             rejects = stage_rejects(spark, release, staging, arguments.max_rejects)
             if lines["ratings"] != rows["ratings"] + rejects["ratings"]:  # blank lines may be among those counted
-                lines["ratings"] = count_lines(spark, release.ratings)
+                lines["ratings"] = count_lines(spark, release, "ratings")
             if any(rejects.values()):
                 rows["rejects"] = sum(rejects.values())
             require_all_lines(release, lines, rows, rejects)
@@ -144,7 +148,7 @@ def first_look(spark: SparkSession, release: Release) -> tuple[Release, dict[str
     Of ratings, lines that are blank but not empty may count.
     """
     with phase("lines", timer=not engine_of(spark).shows_progress) as done:
-        lines = {"movies": count_lines(spark, release.movies)}
+        lines = {"movies": count_lines(spark, release, "movies")}
         release = looked_at(spark, release)
         lines["ratings"] = release.look.lines
         done(", ".join(f"{lines[name]:,} of {file}" for name, file in release.format.files.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import re
 import socket
@@ -68,21 +67,6 @@ def test_movielens_1m_equals_duckdb(publish: Publish, tmp_path: Path, engine: st
     movies = rows_of(tmp_path, "movies")
     assert (len(movies), len(rows_of(tmp_path, "top_movies_per_user"))) == (3883, 3 * 6040)
     assert (73, "Misérables, Les (1995)", "Drama|Musical") in movies
-
-
-def test_movielens_latest_small_equals_duckdb(publish: Publish, tmp_path: Path, engine: str) -> None:
-    # given the release's CSV as lines with `::`
-    release = real_data("ml-latest-small")
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("movies", "ratings"):
-        with (release / f"{name}.csv").open(encoding="utf-8", newline="") as source:
-            rows = list(csv.reader(source))[1:]
-        (folder / f"{name}.dat").write_text("".join("::".join(row) + "\n" for row in rows), encoding="utf-8")
-    publish(engine, folder, tmp_path / "out")
-    assert_equal_by_check(folder, tmp_path / "out")
-    unrated = [row for row in rows_of(tmp_path / "out", "movies_with_stats") if row[5] is None]
-    assert len(unrated) == 18
 
 
 def free_port() -> int:

@@ -37,13 +37,24 @@ def empty_folder(folder: Path) -> Path:
 
 
 def other_files(folder: Path) -> Path:
-    for name in ("movies.csv", "ratings.csv", "links.csv", "tags.csv", "README.txt", "users.csv"):
+    for name in ("genome-scores.csv", "genome-tags.csv", "links.csv", "tags.csv", "README.txt", "users.csv"):
         (empty_folder(folder) if not (folder / "in").exists() else folder / "in").joinpath(name).touch()
     return folder / "in"
 
 
 def no_ratings(folder: Path) -> Path:
     (write_input(folder / "in") / "ratings.dat").unlink()
+    return folder / "in"
+
+
+def two_formats(folder: Path) -> Path:
+    (write_input(folder / "in") / "movies.csv").touch()
+    (folder / "in" / "ratings.csv.gz").touch()
+    return folder / "in"
+
+
+def half_of_each_of_two(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.csv").touch()
     return folder / "in"
 
 
@@ -90,7 +101,8 @@ def part_in_capitals(folder: Path) -> Path:
 
 
 INPUTS = [
-    missing, a_file, empty_folder, other_files, no_ratings, empty_file, only_blank_lines, twice, nested_parts,
+    missing, a_file, empty_folder, other_files, no_ratings, two_formats,
+    half_of_each_of_two, empty_file, only_blank_lines, twice, nested_parts,
     empty_parts, unfinished_part, part_of_another_compression, part_in_capitals,
 ]  # fmt: skip
 

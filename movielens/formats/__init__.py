@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from movielens.formats.base import Format
+from movielens.formats.csv import CSV
 from movielens.formats.dat import DAT
+from movielens.formats.ml100k import ML100K
 
-__all__ = ["DAT", "FORMATS", "Format"]
+__all__ = ["CSV", "DAT", "FORMATS", "ML100K", "Format"]
 
-FORMATS = (DAT,)
+FORMATS = (DAT, CSV, ML100K)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from movielens.contract import FIELDS_MISSING, NUL_BYTE, RATING_FIELDS, TOO_MANY_FIELDS
+from movielens.contract import FIELDS_MISSING, HEADER_NOT_EXPECTED, NUL_BYTE, RATING_FIELDS, TOO_MANY_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,11 @@ class Format:
     def files(self) -> dict[str, str]:
         """The name of the file of each text, `ratings` and `movies`."""
         return {"ratings": self.ratings_file, "movies": self.movies_file}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header of each text, `ratings` and `movies`."""
+        return {"ratings": self.ratings_header, "movies": self.movies_header}
 
     @property
     def valid_rating_line(self) -> str:
@@ -85,7 +90,10 @@ class Format:
 
         Columns: file, line, reason, all STRING.
         """
-        why = reason(field_counts(self.separator, len(RATING_FIELDS)), RATING_FIELDS, self.field_at)
+        wrong_lines = field_counts(self.separator, len(RATING_FIELDS))
+        if self.ratings_header:
+            wrong_lines = ((F.col("line") == self.ratings_header, HEADER_NOT_EXPECTED), *wrong_lines)
+        why = reason(wrong_lines, RATING_FIELDS, self.field_at)
         return lines.filter(~F.col("line").rlike(self.valid_rating_line)).select("file", "line", why.alias("reason"))
 
     def field_at(self, place: int) -> Column:
@@ -108,7 +116,7 @@ def reason(wrong_lines: Sequence[tuple[Column, str]], fields: Sequence[Field], c
     return chain
 
 
-def field_counts(separator: str, count: int) -> tuple[tuple[Column, str], tuple[Column, str]]:
+def field_counts(separator: str, count: int) -> tuple[tuple[Column, str], ...]:
     """What is wrong with a line that has fewer fields, or more, than so many."""
     # patterns and not split(), which takes all memory when a line of 50 MB is nothing but separators
     enough = "(?s)" + ".*".join([separator] * (count - 1))

@@ -44,6 +44,9 @@ class Storage(Protocol):
     def read(self, path: str) -> bytes | None:
         """The content of a file; None when it is missing."""
 
+    def part(self, path: str, start: int, length: int) -> bytes:
+        """So many bytes of a file from a place in it on, or as many as there are; a file that is gone has none."""
+
     def create(self, path: str, content: bytes) -> bool:
         """Writes a file unless there is one; tells whether it did. Of several at once one succeeds."""
 

@@ -38,6 +38,12 @@ class DiskStorage:
             return Path(path).read_bytes()
         return None
 
+    def part(self, path: str, start: int, length: int) -> bytes:
+        with refusals_of(path, "read"), suppress(FileNotFoundError), Path(path).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+        return b""
+
     def create(self, path: str, content: bytes) -> bool:
         with refusals_of(path, "written"):
             Path(path).parent.mkdir(parents=True, exist_ok=True)

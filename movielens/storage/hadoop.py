@@ -12,7 +12,7 @@ from movielens.storage.paths import bucket_and_key, join
 from movielens.storage.refusals import StorageError, meaning_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -79,12 +79,22 @@ class HadoopStorage:
         return str(self.fs.getClass().getSimpleName()) == "S3AFileSystem"
 
     def read(self, path: str) -> bytes | None:
+        return self.read_with(path, self.jvm.org.apache.commons.io.IOUtils.toByteArray)
+
+    def part(self, path: str, start: int, length: int) -> bytes:
+        def read(stream: Any) -> Any:
+            stream.seek(start)
+            return stream.readNBytes(length)
+
+        return self.read_with(path, read) or b""
+
+    def read_with(self, path: str, read: Callable[[Any], Any]) -> bytes | None:
+        """What is read from the stream of a file; None when it is missing."""
         with refusals_of(path):
             try:
                 stream = self.fs.open(self.path(path))
                 try:
-                    # S3A asks for the object only here
-                    return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+                    return bytes(read(stream))  # S3A asks for the object only here
                 finally:
                     stream.close()
             except Exception as error:

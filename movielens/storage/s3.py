@@ -57,6 +57,17 @@ class S3Storage:
             except self.client.exceptions.NoSuchKey:
                 return None
 
+    def part(self, path: str, start: int, length: int) -> bytes:
+        bucket, key = bucket_and_key(path)
+        with refusals_of(path):
+            try:
+                found = self.client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + length - 1}")
+                return bytes(found["Body"].read())
+            except self.client.exceptions.ClientError as error:
+                if code_of(error) in ("NoSuchKey", "InvalidRange"):
+                    return b""
+                raise
+
     def create(self, path: str, content: bytes) -> bool:
         bucket, key = bucket_and_key(path)
         with refusals_of(path):
