@@ -11,9 +11,11 @@ from movielens.contract import VERSION, BadInputError, PipelineError
 from movielens.engines import engine_of
 from movielens.failures import explaining
 from movielens.inputs import find_release
-from movielens.publishing import Dataset, Manifest, Publication, new_run_id, utc_now
+from movielens.manifest import Dataset, Manifest
+from movielens.publishing import Publication
 from movielens.reading import count_lines, looked_at
 from movielens.rejects import stage_rejects
+from movielens.runs import new_run_id, utc_now
 from movielens.storage.paths import is_local, join
 from movielens.storage.refusals import CHECK_THE_NETWORK, StorageError
 from movielens.tables import columns_of
@@ -185,4 +187,5 @@ def describe_dataset(spark: SparkSession, publication: Publication, name: str, r
         bytes=sum(file.size for file in files),
         columns=columns_of(spark, folder),
         files=[join(name, file.name) for file in files],
+        file_bytes=[file.size for file in files],
     )

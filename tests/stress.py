@@ -27,6 +27,7 @@ from movielens import contract
 from tests.support import s3server
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_command, job_environment
+from tests.support.journals import is_publishing
 from tests.support.places import Bucket, Disk, Place
 from tests.support.project import ROOT
 
@@ -87,7 +88,7 @@ def assert_old_or_new(inputs: list[Path], place: Place) -> str:
         return "no manifest"
     matching = [candidate.name for candidate in inputs if is_result_of(candidate, folder)]
     assert len(matching) == 1, f"the result is of {matching or 'none of the inputs'}"
-    if not (folder / "_publishing.json").exists():
+    if not is_publishing(Disk(folder)):
         datasets = json.loads(manifest.read_bytes())["datasets"]
         listed = {folder / file for dataset in datasets.values() for file in dataset["files"]}
         found = {path for name in contract.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
@@ -122,7 +123,7 @@ def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, 
     The moment is in seconds from the start of an ordinary run, and from the journal of one that is slowed down.
     """
     process = start(engine, slow, inputs[0], place)
-    while slow and process.poll() is None and place.read("_publishing.json") is None:
+    while slow and process.poll() is None and not is_publishing(place):
         time.sleep(0.001)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=moment)
@@ -130,7 +131,7 @@ def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, 
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     found = assert_old_or_new(inputs, place)
-    in_publishing = place.read("_publishing.json") is not None
+    in_publishing = is_publishing(place)
     assert start(engine, None, inputs[1], place).wait(timeout=300) == 0, "the next run failed"
     assert assert_old_or_new(inputs, place) == inputs[1].name
     left = [name for name in place.files() if name.startswith("_staging/")] + place.unfinished()

@@ -21,7 +21,9 @@ from movielens.storage import Storage
 from tests import stress
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import Main, Publish
-from tests.support.places import Disk, Place, Storages
+from tests.support.journals import journal_at, write_journal
+from tests.support.places import Disk, Storages
+from tests.support.prepared import Prepared, next_run
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, visible_names
 
 
@@ -50,43 +52,6 @@ class FaultyStorage:
         return run
 
 
-def next_run(storage: Any, place: Place) -> Publication:
-    """The run after the one that a fault hit."""
-    return Publication(storage, place.address, "20260101T000000Z-next-1-0000")
-
-
-class Prepared:
-    """An earlier result and a new one that is staged, ready to be published, on an implementation of Storage."""
-
-    def __init__(self, storage: Storage, place: Place, folder: Path, publish: Publish) -> None:
-        self.storage, self.place = storage, place
-        self.old = write_input(folder / "old", rating_lines(RATINGS) + b"bad\n")
-        self.new = write_input(folder / "new", rating_lines(RATINGS[:4]))
-        self.inputs = [self.old, self.new]
-        self.template = folder / "template"
-        # the earlier result has rejects and the new one has none, so that a folder goes, too
-        publish("sail", self.old, self.template, "--max_rejects", 1)
-        publish("sail", self.new, folder / "staged")
-        self.manifest = manifest_of(folder / "staged")
-        staging = self.template / "_staging" / self.manifest["run_id"]
-        for dataset in self.manifest["datasets"]:
-            staging.mkdir(exist_ok=True, parents=True)
-            (folder / "staged" / dataset).rename(staging / dataset)
-
-    def faulty(self, number: int, *, happens: bool) -> Any:
-        """The storage, of which the operation with that number fails."""
-        return FaultyStorage(self.storage, itertools.count(number, -1), happens=happens)
-
-    def assert_healed(self, *, published: bool) -> None:
-        """What the next run does first: finish what it finds; then the state is whole."""
-        next_run(self.storage, self.place).recover()
-        found = self.place.snapshot()
-        assert_equal_by_check(self.new if published else self.old, found)
-        assert visible_names(found) - {"_staging"} == DATASETS | {"_manifest.json"} | (
-            set() if published else {"rejects"}
-        )
-
-
 @pytest.fixture(
     params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("hadoop", "hdfs", "s3", "s3a"))]
 )
@@ -103,15 +68,15 @@ def test_a_publish_survives_a_fault_of_each_operation(
     for number in range(1000):
         place.copy_of(prepared.template)
         try:
-            faulty = prepared.faulty(number, happens=happens)
+            faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens)
             Publication(faulty, place.address, run_id).publish(
                 Manifest.from_json(json.dumps(prepared.manifest).encode())
             )
         except InjectedError:
             # what a reader finds meanwhile is whole, or has no manifest
             stress.assert_old_or_new(prepared.inputs, place)
-            found = [place.read(name) or b"" for name in ("_publishing.json", "_manifest.json")]
-            prepared.assert_healed(published=any(run_id.encode() in content for content in found))
+            journal = journal_at(place)
+            prepared.assert_healed(published=journal is not None and journal["manifest"]["run_id"] == run_id)
         else:
             break
     with capfd.disabled():
@@ -128,14 +93,14 @@ def test_a_recovery_survives_a_fault_of_each_operation(
     for number in range(1000):
         # given a run that was killed when two of its files were moved
         place.copy_of(prepared.template)
-        place.write("_publishing.json", json.dumps(prepared.manifest).encode())
+        write_journal(place, prepared.manifest, manifest_of(prepared.template))
         place.delete("_manifest.json")
         for file in prepared.manifest["datasets"]["ratings"]["files"][:2]:
             place.write(file, (prepared.template / staging / file).read_bytes())
             place.delete(f"{staging}/{file}")
         # when the next run heals and is hit by a fault in turn
         try:
-            next_run(prepared.faulty(number, happens=happens), place).recover()
+            next_run(FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens), place).recover()
         except InjectedError:
             stress.assert_old_or_new(prepared.inputs, place)
             # then the one after it heals

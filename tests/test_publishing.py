@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from check_local_results import main as check_main
-from movielens import contract, publishing, tables
+from movielens import contract, publishing, runs, tables
+from movielens.manifest import Manifest
+from movielens.runs import utc
 from movielens.storage.disk import DiskStorage
 from tests import stress
 from tests.support.golden import assert_golden
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, job_command, job_environment, run_job
+from tests.support.journals import generations, is_publishing, write_journal
 from tests.support.places import Disk, Place, Storages
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, rows_of, visible_names
@@ -33,15 +36,16 @@ def two_inputs(tmp_path: Path) -> tuple[Path, Path]:
     return write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
 
 
-def leave_unpublished(output_path: Path, run_id: str, finished: datetime) -> None:
+def leave_unpublished(output_path: Path, run_id: str, seconds_ago: float = 0.0) -> None:
     """Turns a published result into one that the run `run_id` had staged and was about to publish."""
-    manifest = {**manifest_of(output_path), "run_id": run_id, "finished": f"{finished:%Y-%m-%dT%H:%M:%SZ}"}
+    manifest = {**manifest_of(output_path), "run_id": run_id}
     for dataset in manifest["datasets"]:
         target = output_path / "_staging" / run_id / dataset
         target.parent.mkdir(parents=True, exist_ok=True)
         (output_path / dataset).rename(target)
     (output_path / "_manifest.json").unlink()
-    (output_path / "_publishing.json").write_text(json.dumps(manifest))
+    journal = output_path / write_journal(Disk(output_path), manifest)
+    os.utime(journal, (time.time() - seconds_ago,) * 2)
 
 
 def now() -> datetime:
@@ -58,7 +62,7 @@ def test_a_published_folder_holds_the_manifest_and_just_the_files_that_it_lists(
             output_path / file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]
         }
         found = {path for path in output_path.rglob("*") if path.is_file() and path.name != "_manifest.json"}
-        assert found == listed
+        assert found - {output_path / name for name in generations(Disk(output_path))} == listed
 
 
 def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_path: Path, output_path: Path) -> None:
@@ -68,7 +72,7 @@ def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_p
     assert manifest["schema_version"] == 1
     assert manifest["job_version"] == contract.VERSION
     assert manifest["engine"]["name"] == engine
-    assert before <= publishing.utc(manifest["started"]) <= publishing.utc(manifest["finished"]) <= now()
+    assert before <= utc(manifest["started"]) <= utc(manifest["finished"]) <= now()
     assert manifest["input_files"] == [
         {"path": str(input_path / name), "bytes": (input_path / name).stat().st_size}
         for name in ("movies.dat", "ratings.dat")
@@ -124,7 +128,7 @@ def test_what_a_dead_run_was_about_to_publish_is_published_by_the_next(
     # given a run that died when its journal was written; elsewhere, where one cannot look, more than five minutes ago
     old, new = two_inputs
     publish(engine, old, output_path)
-    leave_unpublished(output_path, run_id, now() - timedelta(minutes=6))
+    leave_unpublished(output_path, run_id, seconds_ago=6 * 60)
     # when the next run fails on its own account
     (new / "ratings.dat").unlink()
     status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
@@ -143,10 +147,10 @@ def test_a_run_that_is_publishing_elsewhere_is_waited_for_and_then_left_alone(
     engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(publishing, "WAIT_FOR_OTHER_SECONDS", 0.5)
+    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.5)
     old, new = two_inputs
     publish(engine, old, output_path)
-    leave_unpublished(output_path, ELSEWHERE, now())
+    leave_unpublished(output_path, ELSEWHERE, seconds_ago=4 * 60)
     before = sorted(path for path in output_path.rglob("*") if path.is_file())
     status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
     assert_golden("busy", said.splitlines()[-1] + "\n", output=output_path)
@@ -159,14 +163,13 @@ def test_a_run_that_waited_publishes_when_the_other_has_finished(
 ) -> None:
     old, new = two_inputs
     publish("sail", old, output_path)
-    leave_unpublished(output_path, ELSEWHERE, now())
+    leave_unpublished(output_path, ELSEWHERE, seconds_ago=4 * 60)
 
     def finish_elsewhere() -> None:
         time.sleep(2.5)
         storage = DiskStorage()
-        journal = publishing.read_manifest(storage, str(output_path / "_publishing.json"))
-        assert journal
-        publishing.Publication(storage, str(output_path), ELSEWHERE).finish(journal)
+        publication = publishing.Publication(storage, str(output_path), ELSEWHERE)
+        assert publication.recover() is None
 
     other = threading.Thread(target=finish_elsewhere)
     other.start()
@@ -183,34 +186,44 @@ def test_a_journal_cut_off_by_a_kill_is_done_away_with(
     monkeypatch.setattr(publishing, "UNREADABLE_JOURNAL_SECONDS", 0.5)
     old, new = two_inputs
     publish(engine, old, output_path)
-    (output_path / "_publishing.json").write_bytes(content)
+    [journal] = generations(Disk(output_path))
+    (output_path / "_journal" / "2.json").write_bytes(content)
     publish(engine, new, output_path)
     assert_equal_by_check(new, output_path)
-    assert not (output_path / "_publishing.json").exists()
+    assert generations(Disk(output_path)) == ["_journal/3.json"] != [journal]
 
 
 def planted(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda manifest: {**manifest, **changes}
+    return lambda journal: {**journal, **changes}
 
 
-def files_elsewhere(manifest: dict[str, Any]) -> object:
-    manifest["datasets"]["ratings"]["files"] = ["ratings/../../victim/precious"]
-    return manifest
+def planted_manifest(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda journal: {**journal, "manifest": {**journal["manifest"], **changes}}
 
 
-def another_dataset(manifest: dict[str, Any]) -> object:
-    manifest["datasets"]["reports"] = manifest["datasets"].pop("ratings")
-    return manifest
+def files_elsewhere(journal: dict[str, Any]) -> object:
+    journal["manifest"]["datasets"]["ratings"]["files"] = ["ratings/../../victim/precious"]
+    return journal
+
+
+def another_dataset(journal: dict[str, Any]) -> object:
+    datasets = journal["manifest"]["datasets"]
+    datasets["reports"] = datasets.pop("ratings")
+    return journal
 
 
 PLANTED = {
     "null": lambda _: None,
     "a_list": lambda _: [1],
     "another_s": lambda _: {"run_id": "nightly"},
-    "run_id_leads_out": planted(run_id="../../../victim"),
-    "run_id_is_none": planted(run_id="20200101T000000Z-../../victim-1-0000"),
-    "no_time": planted(finished="yesterday"),
+    "run_id_leads_out": planted_manifest(run_id="../../../victim"),
+    "run_id_is_none": planted_manifest(run_id="20200101T000000Z-../../victim-1-0000"),
+    "no_time": planted_manifest(finished="yesterday"),
     "files_lead_out": files_elsewhere,
+    "removable_leads_out": planted(removable=["ratings/../../victim/precious"]),
+    "holder_is_nobody": planted(holder="nightly"),
+    "another_generation": planted(generation=7),
+    "earlier_is_another_s": planted(earlier={"run_id": "nightly"}),
     "another_dataset": another_dataset,
 }
 
@@ -224,8 +237,11 @@ def test_a_journal_that_is_not_of_this_job_is_said_and_nothing_is_touched(
     publish(engine, old, output_path)
     (output_path.parent / "victim").mkdir()
     (output_path.parent / "victim" / "precious").write_bytes(b"precious")
-    journal = json.dumps(PLANTED[case](manifest_of(output_path)))
-    (output_path / "_publishing.json").write_text(journal)
+    journal = json.loads((output_path / "_journal" / "1.json").read_bytes())
+    manifest = {**manifest_of(output_path), "run_id": ELSEWHERE}
+    (output_path / "_journal" / "2.json").write_text(
+        json.dumps(PLANTED[case]({**journal, "generation": 2, "holder": ELSEWHERE, "manifest": manifest}))
+    )
     before = {path: path.read_bytes() for path in output_path.parent.rglob("*") if path.is_file()}
     status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
     assert_golden("planted", said.splitlines()[-1] + "\n", output=output_path)
@@ -239,10 +255,10 @@ def test_a_journal_is_as_old_as_its_file(output_path: Path) -> None:
     written: list[bytes] = []
     create = storage.create
     storage.create = lambda path, content: written.append(content) or create(path, content)  # type: ignore[method-assign,func-returns-value]
-    computed = publishing.Manifest("20200101T000000Z-h-1-0000", "v", {}, "x", "2020-01-01T00:00:00Z", [], 0, {})
+    computed = Manifest(ELSEWHERE, "v", {}, "x", "2020-01-01T00:00:00Z", [], 0, {})
     publishing.Publication(storage, str(output_path), computed.run_id).publish(computed)
     # then others see by its journal that it has just begun to
-    assert now() - publishing.utc(json.loads(written[0])["finished"]) < timedelta(minutes=1)
+    assert now() - utc(json.loads(written[0])["manifest"]["finished"]) < timedelta(minutes=1)
 
 
 def test_a_journal_whose_staged_files_are_gone_is_given_up(
@@ -251,7 +267,7 @@ def test_a_journal_whose_staged_files_are_gone_is_given_up(
     # given a dead run's journal, and somebody who emptied the staging folder
     old, new = two_inputs
     publish(engine, old, output_path)
-    leave_unpublished(output_path, GONE, now())
+    leave_unpublished(output_path, GONE)
     staged, *_ = sorted((output_path / "_staging" / GONE / "movies").glob("*.parquet"))
     staged.unlink()
     said = publish(engine, new, output_path)
@@ -262,11 +278,14 @@ def test_a_journal_whose_staged_files_are_gone_is_given_up(
 def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
     engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
-    recent = f"{now():%Y%m%dT%H%M%SZ}-another.host.1-77-0000"
-    alive = f"20200101T000000Z-{publishing.host_name()}-{os.getppid()}-0000"
-    for name in (GONE, ELSEWHERE, recent, alive, "somebody-else-s"):
-        (output_path / "_staging" / name / "ratings").mkdir(parents=True)
-        (output_path / "_staging" / name / "ratings" / "part-0.parquet").touch()
+    # elsewhere what counts is when something was written last; here, whether its process lives
+    recent, alive = f"{ELSEWHERE}1", f"20200101T000000Z-here-{runs.identity(os.getppid())}-0000"
+    for name, hours in ((GONE, 0), (ELSEWHERE, 25), (recent, 23), (alive, 99), ("somebody-else-s", 99)):
+        part = output_path / "_staging" / name / "ratings" / "part-0.parquet"
+        part.parent.mkdir(parents=True)
+        part.touch()
+        for path in (part, part.parent, part.parent.parent):
+            os.utime(path, (time.time() - hours * 3600,) * 2)
     publish(engine, input_path, output_path)
     assert {entry.name for entry in (output_path / "_staging").iterdir()} == {recent, alive, "somebody-else-s"}
 
@@ -275,10 +294,11 @@ def test_a_dead_process_that_nobody_waited_for_is_a_dead_run(
     publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     # given what a run left that is still in the table of processes, as in a container whose first process never waits
-    process = subprocess.Popen(["true"])
+    process = subprocess.Popen(["sleep", "0.2"])
+    start = runs.start_of(process.pid)
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
-    left = output_path / "_staging" / f"20200101T000000Z-{publishing.host_name()}-{process.pid}-0000"
+    left = output_path / "_staging" / f"20200101T000000Z-here-{runs.boot()}-{process.pid}.{start}-0000"
     left.mkdir(parents=True)
     publish("sail", input_path, output_path)
     assert not left.exists()
@@ -354,14 +374,14 @@ def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     old, new = two_inputs
     publish(engine, old, place.address)
     process = stress.start(engine, stress.write_slow_job(tmp_path), new, place)
-    while place.read("_publishing.json") is None:
+    while not is_publishing(place):
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     # then what is there is whole, or without a manifest, and the next run, though it fails, heals it
-    assert place.read("_publishing.json") is not None
+    assert is_publishing(place)
     stress.assert_old_or_new([old, new], place)
     (old / "ratings.dat").write_bytes(b"bad\n")
     done = run_job(engine, "--input_path", old, "--output_path", place.address)

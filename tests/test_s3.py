@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tests import stress
 from tests.support import s3server
 from tests.support.golden import assert_golden
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import GONE, Main, Publish, job_command, job_environment
+from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, job_command, job_environment
 from tests.support.places import Bucket
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check
@@ -135,9 +134,7 @@ def test_a_publish_takes_no_more_requests_than_the_readme_says(
     proxy.reset()
     publish(engine, address, bucket_path.address)
     journal = next(
-        number
-        for number, request in enumerate(proxy.requests)
-        if request.startswith("PUT") and "_publishing.json" in request
+        number for number, request in enumerate(proxy.requests) if request.startswith("PUT") and "_journal/" in request
     )
     counts = len(proxy.requests) - journal, len(proxy.requests)
     with capfd.disabled():
@@ -153,7 +150,7 @@ def test_what_killed_runs_left_in_a_bucket_is_removed_with_their_unfinished_uplo
     engine: str, publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket, input_path: Path
 ) -> None:
     # given uploads of a dead run, one of them the only thing it left, and one of a run elsewhere that may live
-    alive = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-another.host.1-77-0000"
+    alive = ELSEWHERE
     for name in (f"{GONE}/ratings/a.parquet", f"{alive}/ratings/b.parquet"):
         key = f"{bucket_path.prefix}/_staging/{name}"
         begun = s3_server.client.create_multipart_upload(Bucket=s3server.BUCKET, Key=key)
@@ -343,7 +340,7 @@ def test_what_another_run_deletes_while_it_is_read_is_missing(
 ) -> None:
     # given a journal that goes after it was opened and before its first byte was asked for
     storage = HadoopStorage(use_engine("spark"), bucket_path.address)
-    bucket_path.write("_publishing.json", b"journal")
+    bucket_path.write("_journal/1.json", b"journal")
 
     class Deleting:
         def __init__(self, fs: Any) -> None:
@@ -351,11 +348,11 @@ def test_what_another_run_deletes_while_it_is_read_is_missing(
 
         def open(self, path: Any) -> Any:
             stream = self.fs.open(path)
-            bucket_path.delete("_publishing.json")
+            bucket_path.delete("_journal/1.json")
             return stream
 
     storage.fs = Deleting(storage.fs)
-    assert storage.read(f"{bucket_path.address}/_publishing.json") is None
+    assert storage.read(f"{bucket_path.address}/_journal/1.json") is None
 
 
 def test_an_s3_client_without_conditional_writes_is_a_warning(
@@ -368,7 +365,7 @@ def test_an_s3_client_without_conditional_writes_is_a_warning(
     configuration.set("fs.s3a.create.conditional.enabled", "false")
     storage.fs = spark._jvm.org.apache.hadoop.fs.FileSystem.newInstance(storage.fs.getUri(), configuration)
     # when it creates the journal
-    assert storage.create(f"{bucket_path.address}/_publishing.json", b"journal")
+    assert storage.create(f"{bucket_path.address}/_journal/1.json", b"journal")
     # then it says what that means
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("the S3 client of this Hadoop has no conditional writes")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder: its size in bytes, and when it was last changed, in seconds or another unit of the store.
+    """A file or folder: its size in bytes, and when it was last changed, in seconds by the clock of the store.
 
     `version` is what else tells its content from an earlier one: the ETag of an object, the change time of an inode.
     """
@@ -38,8 +40,20 @@ class Storage(Protocol):
     def entries(self, folder: str) -> list[Entry]:
         """What is directly in the folder; nothing when it is missing or a file."""
 
-    def uploads(self, folder: str) -> list[str]:
-        """The names in the folder below which files were begun and not completed, as S3 keeps them unseen."""
+    def now(self, folder: str) -> float:
+        """The time by the clock that `Entry.modified` is of, which may be another than this machine's."""
+
+    def require_writable(self, folder: str) -> None:
+        """Raises StorageError where a folder is there into which files cannot be moved."""
+
+    def uploads(self, folder: str) -> list[Entry]:
+        """What is directly in the folder and has files begun and not completed below it, as S3 keeps them unseen.
+
+        Its time is when the last one was begun.
+        """
+
+    def abort_uploads(self, folder: str) -> None:
+        """Does away with what was begun and not completed below the folder."""
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None when it is missing."""
@@ -48,7 +62,10 @@ class Storage(Protocol):
         """So many bytes of a file from a place in it on, or as many as there are; a file that is gone has none."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Writes a file unless there is one; tells whether it did. Of several at once one succeeds."""
+        """Writes a file unless there is one; tells whether it did. Of several at once one succeeds.
+
+        Where the store can do so, nobody ever sees half of it.
+        """
 
     def move(self, source: str, target: str) -> None:
         """Moves a file, replacing the target. A source that is missing was moved before."""
@@ -56,14 +73,29 @@ class Storage(Protocol):
     def delete(self, *files: str) -> None:
         """Deletes files; one that is missing was deleted before."""
 
+    def delete_empty_folder(self, folder: str) -> None:
+        """Deletes a folder unless something is in it."""
+
+    def flush(self, files: Iterable[str]) -> None:
+        """Has files, and their names, outlive a loss of power, where they would not by themselves."""
+
     def delete_folder(self, folder: str) -> None:
         """Deletes a folder with all in it, and what was begun and not completed below it."""
 
 
-def in_parallel(operation: Callable[[str], object], paths: Iterable[str]) -> None:
+def last_begun(folder: str, begun: Iterable[tuple[str, float]]) -> list[Entry]:
+    """What is directly in the folder, of paths below it and times, with the last time of each."""
+    last: dict[str, float] = {}
+    for path, time in begun:
+        name = path.partition("/")[0]
+        last[name] = max(last.get(name, 0.0), time)
+    return [Entry(f"{folder}/{name}", 0, time, is_folder=True) for name, time in sorted(last.items())]
+
+
+def in_parallel(operation: Callable[[str], Answer], paths: Iterable[str]) -> list[Answer]:
     """Does independent operations of a storage several at once, for on S3 each is a few round trips."""
     with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(operation, paths))
+        return list(pool.map(operation, paths))
 
 
 def files_below(storage: Storage, folder: str) -> list[Entry]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,11 @@ from movielens.storage.paths import join
 from movielens.storage.refusals import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+
+# What file systems say that have no links, so that half of a file may be seen while it is written
+WITHOUT_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 class DiskStorage:
@@ -30,8 +36,22 @@ class DiskStorage:
                     entries.append(Entry(path, status.st_size, status.st_mtime, found.is_dir(), changed))
         return entries
 
-    def uploads(self, folder: str) -> list[str]:  # noqa: ARG002  # the protocol's
+    def now(self, folder: str) -> float:
+        # a folder of another machine has that one's clock
+        with refusals_of(folder, "written"), tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
+            return Path(file.name).stat().st_mtime
+
+    def require_writable(self, folder: str) -> None:
+        if os.path.islink(folder):  # noqa: PTH114  # a path is a string here
+            raise StorageError(f"{folder} is a link: let it be a folder, or choose another --output_path")
+        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112  # as above
+            raise StorageError(f"{folder} cannot be written: permission denied")
+
+    def uploads(self, folder: str) -> list[Entry]:  # noqa: ARG002  # the protocol's
         return []
+
+    def abort_uploads(self, folder: str) -> None:
+        pass
 
     def read(self, path: str) -> bytes | None:
         with refusals_of(path, "read"), suppress(FileNotFoundError):
@@ -45,16 +65,30 @@ class DiskStorage:
         return b""
 
     def create(self, path: str, content: bytes) -> bool:
+        folder = Path(path).parent
         with refusals_of(path, "written"):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError), Path(path).open("xb") as file:
-                file.write(content)
-                return True
-        return False
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = folder / f".{Path(path).name}-{secrets.token_hex(4)}"
+            try:
+                write_new(aside, content)
+                os.link(aside, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in WITHOUT_LINKS:
+                    raise
+                with suppress(FileExistsError):
+                    write_new(Path(path), content)
+                    return True
+                return False
+            finally:
+                aside.unlink(missing_ok=True)
+        return True
 
     def move(self, source: str, target: str) -> None:
-        if os.path.lexists(source):
-            with refusals_of(target, "written"):
+        while os.path.lexists(source):
+            # where another run moved the source, or deleted the empty folder, meanwhile
+            with refusals_of(target, "written"), suppress(FileNotFoundError):
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(source, target)
 
@@ -63,10 +97,42 @@ class DiskStorage:
             with refusals_of(file, "deleted"):
                 Path(file).unlink(missing_ok=True)
 
+    def delete_empty_folder(self, folder: str) -> None:
+        with refusals_of(folder, "deleted"):
+            try:
+                Path(folder).rmdir()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                    raise
+
+    def flush(self, files: Iterable[str]) -> None:
+        paths = list(files)
+        for path in [*paths, *dict.fromkeys(path.rpartition("/")[0] for path in paths)]:
+            with refusals_of(path, "written"), suppress(FileNotFoundError), opened(path) as descriptor:
+                os.fsync(descriptor)
+
     def delete_folder(self, folder: str) -> None:
         while Path(folder).is_dir():
             with refusals_of(folder, "deleted"), suppress(FileNotFoundError):  # another run deletes it, too
                 shutil.rmtree(folder)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet, to the disk itself."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A file or folder, opened for as long as it is needed."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from movielens.contract import PipelineError
-from movielens.storage import Entry, in_parallel
+from movielens.storage import Entry, in_parallel, last_begun
 from movielens.storage.paths import bucket_and_key, join
 from movielens.storage.refusals import StorageError, meaning_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -53,7 +54,7 @@ class HadoopStorage:
                 Entry(
                     join(folder, status.getPath().getName()),
                     status.getLen(),
-                    status.getModificationTime(),
+                    status.getModificationTime() / 1000,
                     status.isDirectory(),
                     str(status.getETag()) if self.is_s3a() and status.isFile() else "",
                 )
@@ -63,16 +64,46 @@ class HadoopStorage:
             is_file = len(found) == 1 and found[0].getPath().toString() == self.path(folder).toString()
             return [] if is_file else entries
 
-    def uploads(self, folder: str) -> list[str]:
+    def now(self, folder: str) -> float:
+        # Hadoop tells no time but that of files
+        clock = self.path(join(folder, f"_clock-{secrets.token_hex(4)}"))
+        with refusals_of(folder):
+            self.fs.create(clock, False).close()
+            time = self.fs.getFileStatus(clock).getModificationTime() / 1000
+            self.fs.delete(clock, False)
+        return float(time)
+
+    def require_writable(self, folder: str) -> None:
+        writing = self.jvm.org.apache.hadoop.fs.permission.FsAction.WRITE_EXECUTE
+        with refusals_of(folder):
+            try:
+                if not self.is_s3a():
+                    self.fs.access(self.path(folder), writing)
+            except Exception as error:
+                if is_java(error, "FileNotFoundException"):
+                    return
+                if is_java(error, "AccessControlException"):
+                    raise StorageError(f"{folder} cannot be written: permission denied") from error
+                raise
+
+    def uploads(self, folder: str) -> list[Entry]:
         if not self.is_s3a():
             return []
         _, key = bucket_and_key(folder)
-        names = set()
+        begun = []
         with refusals_of(folder):
             found = self.fs.listUploads(f"{key}/")
             while found.hasNext():
-                names.add(found.next().key()[len(key) + 1 :].partition("/")[0])
-        return sorted(names)
+                upload = found.next()
+                begun.append((upload.key()[len(key) + 1 :], upload.initiated().toEpochMilli() / 1000))
+        return last_begun(folder, begun)
+
+    def abort_uploads(self, folder: str) -> None:
+        if self.is_s3a():
+            with refusals_of(folder):
+                uploader = self.fs.createMultipartUploader(self.path(folder)).build()
+                uploader.abortUploadsUnderPath(self.path(folder)).get()
+                uploader.close()
 
     def is_s3a(self) -> bool:
         """Whether this is Hadoop's own S3 client; EMR may have another."""
@@ -153,10 +184,18 @@ class HadoopStorage:
     def delete_folder(self, folder: str) -> None:
         with refusals_of(folder):
             self.fs.delete(self.path(folder), True)
-            if self.is_s3a():
-                uploader = self.fs.createMultipartUploader(self.path(folder)).build()
-                uploader.abortUploadsUnderPath(self.path(folder)).get()
-                uploader.close()
+        self.abort_uploads(folder)
+
+    def delete_empty_folder(self, folder: str) -> None:
+        with refusals_of(folder):
+            try:
+                self.fs.delete(self.path(folder), False)
+            except Exception as error:
+                if not is_java(error, "PathIsNotEmptyDirectoryException", "IOException"):
+                    raise
+
+    def flush(self, files: Iterable[str]) -> None:
+        pass  # several machines, or a store, have what is written
 
 
 def hadoop_path(spark: SparkSession, path: str) -> str:

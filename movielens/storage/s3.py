@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from movielens.storage import Entry
+from movielens.storage import Entry, last_begun
 from movielens.storage.paths import bucket_and_key, join
 from movielens.storage.refusals import CODES, NO_CREDENTIALS, UNREACHABLE, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 COPY_BYTES = 256 * 2**20  # S3 copies at most 5 GB in one request, and these in parallel
 KEYS_AT_ONCE = 1000
@@ -42,12 +43,35 @@ class S3Storage:
                 )
         return entries
 
-    def uploads(self, folder: str) -> list[str]:
+    def now(self, folder: str) -> float:
+        bucket, prefix = bucket_and_prefix(folder)
+        with refusals_of(folder):
+            answer = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+
+    def require_writable(self, folder: str) -> None:
+        pass  # rights are on keys: what may be written to staging may be written beside it
+
+    def uploads(self, folder: str) -> list[Entry]:
         bucket, prefix = bucket_and_prefix(folder)
         with refusals_of(folder):
             pages = self.pages("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
-            keys = [upload["Key"] for page in pages for upload in page.get("Uploads", [])]
-        return sorted({key[len(prefix) :].partition("/")[0] for key in keys})
+            begun = [
+                (upload["Key"][len(prefix) :], upload["Initiated"].timestamp())
+                for page in pages
+                for upload in page.get("Uploads", [])
+            ]
+        return last_begun(folder, begun)
+
+    def abort_uploads(self, folder: str) -> None:
+        bucket, prefix = bucket_and_prefix(folder)
+        with refusals_of(folder):
+            for page in self.pages("list_multipart_uploads", Bucket=bucket, Prefix=prefix):
+                for upload in page.get("Uploads", []):
+                    with suppress(self.client.exceptions.NoSuchUpload):  # completed or aborted meanwhile
+                        self.client.abort_multipart_upload(
+                            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
 
     def read(self, path: str) -> bytes | None:
         bucket, key = bucket_and_key(path)
@@ -109,12 +133,13 @@ class S3Storage:
         with refusals_of(folder):
             for page in self.pages("list_objects_v2", Bucket=bucket, Prefix=prefix):
                 self.delete(*(f"s3://{bucket}/{found['Key']}" for found in page.get("Contents", [])))
-            for page in self.pages("list_multipart_uploads", Bucket=bucket, Prefix=prefix):
-                for upload in page.get("Uploads", []):
-                    with suppress(self.client.exceptions.NoSuchUpload):  # completed or aborted meanwhile
-                        self.client.abort_multipart_upload(
-                            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
+        self.abort_uploads(folder)
+
+    def delete_empty_folder(self, folder: str) -> None:
+        pass  # a folder is there as long as something is in it
+
+    def flush(self, files: Iterable[str]) -> None:
+        pass  # what is written is kept
 
     def pages(self, operation: str, **arguments: str) -> Any:
         """The pages of an operation that lists."""

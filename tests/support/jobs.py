@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from movielens import publishing
+from movielens import runs
 from tests.support.project import ROOT
 
 # What the fixtures of these names give: run_main, publish
@@ -17,8 +17,8 @@ Main = Callable[..., tuple[int, str]]
 Publish = Callable[..., str]
 
 # Ids of runs that others started long ago: here, by a process whose number none has, and on another machine
-GONE = f"20200101T000000Z-{publishing.host_name()}-999999999-0000"
-ELSEWHERE = "20200101T000000Z-another.host.1-77-0000"
+GONE = f"20200101T000000Z-here-{runs.boot()}-999999999.1-0000"
+ELSEWHERE = "20200101T000000Z-elsewhere-0123456789ab-77.1-0000"
 
 S3_JARS = Path(sys.prefix) / "s3-jars"
 # Java that compiles each method once and quickly: on little data Spark takes half the time

@@ -32,7 +32,8 @@ def assert_equal_by_check(input_path: Path | str, output_path: Path | str) -> No
 
 
 def visible_names(folder: Path) -> set[str]:
-    """What a folder holds, without an empty staging folder."""
+    """What a folder holds, without the journal and an empty staging folder."""
     if not folder.is_dir():
         return set()
-    return {entry.name for entry in folder.iterdir() if entry.name != "_staging" or any(entry.iterdir())}
+    hidden = {"_journal"} if any(folder.glob("_staging/*")) else {"_journal", "_staging"}
+    return {entry.name for entry in folder.iterdir()} - hidden

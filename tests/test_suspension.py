@@ -1,0 +1,107 @@
+"""A run is suspended before any operation of its publishing, and others take over; it does no harm when it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from movielens import publishing
+from movielens.contract import PipelineError
+from movielens.publishing import Publication
+from movielens.storage import Storage
+from tests import stress
+from tests.support.jobs import Publish
+from tests.support.journals import parsed
+from tests.support.places import Place, Storages
+from tests.support.prepared import Prepared, next_run
+from tests.support.results import DATASETS, visible_names
+
+SUSPENDED = 1000.0  # seconds, of a clock that the test puts forward
+
+
+class SuspendingStorage:
+    """A storage before whose n-th operation something happens; after it, each step is looked at."""
+
+    def __init__(self, storage: Storage, number: int, meanwhile: Callable[[], None], look: Callable[[], None]) -> None:
+        self.storage, self.number, self.meanwhile, self.look = storage, number, meanwhile, look
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self.storage, name)
+
+        def run(*arguments: Any) -> Any:
+            self.number -= 1
+            if self.number == -1:
+                self.meanwhile()
+            answer = operation(*arguments)
+            if self.number < 0:
+                self.look()
+            return answer
+
+        return run
+
+
+@pytest.fixture(params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("s3", "s3a"))])
+def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, storages: Storages) -> Prepared:
+    storage, place = storages(request.param, tmp_path)
+    return Prepared(storage, place, tmp_path, publish)
+
+
+def assert_whole(place: Place) -> None:
+    """While a manifest stands, every file that it lists is there, before and after the look."""
+    before = place.read("_manifest.json")
+    if before:
+        listed = {file for entry in json.loads(before)["datasets"].values() for file in entry["files"]}
+        assert not place.missing(listed)
+
+
+@pytest.mark.parametrize("others", ["take_over", "take_over_and_publish"])
+def test_a_run_suspended_before_any_step_does_no_harm_when_it_goes_on(
+    prepared: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    # given a third result, that another run has staged
+    publish("sail", prepared.old, tmp_path / "third", "--max_rejects", 1)
+    third = prepared.stage(tmp_path / "third")
+    place, own = prepared.place, prepared.manifest["run_id"]
+    clock = [0.0]
+    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+
+    def meanwhile() -> None:
+        # no sign of life for so long that another run takes over what it finds
+        monkeypatch.setattr(publishing, "PATIENCE", -1.0)
+        assert next_run(prepared.storage, place).recover() is None
+        if others == "take_over_and_publish":
+            Publication(prepared.storage, place.address, third["run_id"]).publish(parsed(third))
+        monkeypatch.setattr(publishing, "PATIENCE", patience)
+        clock[0] += SUSPENDED
+
+    patience = publishing.PATIENCE
+    outcomes = []
+    for number in range(1000):
+        place.copy_of(prepared.template)
+        suspended: Any = SuspendingStorage(prepared.storage, number, meanwhile, lambda: assert_whole(place))
+        run = Publication(suspended, place.address, own)
+        # when the run goes on
+        said = None
+        try:
+            run.publish(parsed(prepared.manifest))
+        except PipelineError as error:
+            said = str(error)
+        if suspended.number >= 0:
+            break
+        # then one whole result stands, with nothing beside it, and success is said of it or of the one before it alone
+        found = json.loads(place.read("_manifest.json") or b"")
+        is_own = own in (found["run_id"], (found["previous"] or {}).get("run_id"))
+        assert said == (None if is_own else "another run took over, and another result stands there")
+        result = stress.assert_old_or_new(prepared.inputs, place)
+        assert result == ("new" if found["run_id"] == own else "old")
+        assert visible_names(place.snapshot()) - {"_staging"} - {"rejects"} == DATASETS | {"_manifest.json"}
+        outcomes.append(found["run_id"] == own)
+    with capfd.disabled():
+        print(f" [{len(outcomes)} operations]", end="")
+    assert len(outcomes) > 30
+    assert (False in outcomes) == (others == "take_over_and_publish")
