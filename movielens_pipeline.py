@@ -15,6 +15,7 @@ import argparse
 import signal
 import sys
 import traceback
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -86,15 +87,17 @@ def make_datasets(spark: SparkSession, release: Release, folder: str) -> dict[st
 def main(argv: list[str], *, own_process: bool = False) -> int:
     """Runs the job as the command line says and returns the exit status; messages go to standard error.
 
-    With `own_process` nothing but the job is in this process, which then leaves the network where it needs none.
+    With `own_process` nothing but the job is in this process, which then leaves the network where it needs none, and
+    keeps temporary files in a folder of its own.
     """
     arguments = parse_args(argv)
     from movielens import engines, terminal
+    from movielens.scratch import scratch_folder
 
     terminal.log_to_standard_error()
     if own_process:
         engines.seclude(arguments.engine, arguments.input_path, arguments.output_path)
-    with terminal.signals_restored():
+    with terminal.signals_restored(), scratch_folder() if own_process else nullcontext():
         try:
             terminal.catch_signals()
             spark = get_spark_session(arguments.engine)

@@ -304,7 +304,7 @@ class Publication:
         storage.delete(*(join(output, file) for file in lease.journal.removable if file in in_place))
         for name in SCHEMAS.keys() - manifest.datasets.keys():
             storage.delete_empty_folder(join(output, name))
-        storage.flush(join(output, file) for file in manifest.sizes)
+        storage.flush([*(join(output, file) for file in manifest.sizes), self.manifest])
         armed = join(staging, f"{MANIFEST}.{lease.journal.generation}")
         storage.create(armed, manifest.to_json())
         lease.check()

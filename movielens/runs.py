@@ -58,12 +58,17 @@ def is_over(run_id: str, own_run_id: str) -> bool | None:
     """Whether a run has ended, known by its process; None where that cannot be known from here."""
     if run_id == own_run_id:
         return False
-    _, _, where, process, *rest = [*run_id.split("-"), "", "", ""]
-    pid, _, start = process.partition(".")
-    if where != boot() or not rest or not pid.isdigit():
-        return None
+    of_process = "-".join(run_id.split("-")[2:4])
     # the job runs once at a time in a process, so another run of this one has ended
-    return int(pid) == os.getpid() or not process_lives(int(pid), start)
+    return True if of_process == identity(os.getpid()) else process_is_over(of_process)
+
+
+def process_is_over(of_process: str) -> bool | None:
+    """Whether the process with this identity has ended; None where that cannot be known from here."""
+    found = re.fullmatch(r"([0-9a-f]+)-(\d+)\.(\w+)", of_process)
+    if not found or found[1] != boot():
+        return None
+    return not process_lives(int(found[2]), found[3])
 
 
 def process_lives(pid: int, start: str) -> bool:

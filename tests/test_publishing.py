@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +22,11 @@ import pytest
 
 from check_local_results import main as check_main
 from movielens import contract, publishing, runs, tables
+from movielens.engines.sail import Sail
 from movielens.manifest import Manifest
 from movielens.runs import utc
 from movielens.storage.disk import DiskStorage
+from movielens.storage.refusals import StorageError
 from tests import stress
 from tests.support.golden import assert_golden
 from tests.support.inputs import RATINGS, rating_lines, write_input
@@ -388,3 +394,174 @@ def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     assert done.returncode == 3
     assert_equal_by_check(new, place.address)
     assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}
+
+
+def test_a_run_elsewhere_on_a_machine_of_the_same_name_is_not_taken_for_dead(
+    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a journal of another machine that is called as this one, by a process that is not to be found here
+    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.5)
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    other = f"20200101T000000Z-{runs.new_run_id().split('-')[1]}-0123456789ab-999999999.1-0000"
+    leave_unpublished(output_path, other, seconds_ago=1)
+    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
+    assert (status, other in said) == (4, True)
+
+
+def test_a_process_id_that_is_used_again_does_not_keep_a_dead_run_alive(
+    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    # given a journal of a process whose number another one has now, which started at another time
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    dead = f"20200101T000000Z-here-{runs.boot()}-{os.getppid()}.1-0000"
+    leave_unpublished(output_path, dead)
+    assert f"finished the publishing that run {dead} left behind\n" in publish("sail", new, output_path)
+
+
+def test_a_first_run_leaves_alone_what_somebody_keeps_in_the_folder_of_a_dataset(
+    engine: str, run_main: Main, input_path: Path, place: Place
+) -> None:
+    # given Parquet of somebody else below the name of a dataset
+    place.write("movies/year=2020/theirs.parquet", b"theirs")
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", place.address)
+    assert status == 2
+    assert said.splitlines()[-1] == (
+        f"movielens_pipeline: error: {place.address}/movies/year=2020/theirs.parquet is not of this job: "
+        "move it away, or choose another --output_path"
+    )
+    assert place.files() == {"movies/year=2020/theirs.parquet"}
+
+
+def test_a_manifest_that_somebody_deleted_is_put_back_by_the_next_run(
+    engine: str, run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], place: Place
+) -> None:
+    old, new = two_inputs
+    publish(engine, old, place.address)
+    place.delete("_manifest.json")
+    (new / "ratings.dat").write_bytes(b"bad\n")
+    assert run_main(engine, "--input_path", new, "--output_path", place.address)[0] == 3
+    assert_equal_by_check(old, place.address)
+
+
+class DroppingStorage(DiskStorage):
+    """A disk from which somebody deletes a staged file while it is moved."""
+
+    def move(self, source: str, target: str) -> None:
+        if "/ratings/" in source:
+            self.delete(source)
+        super().move(source, target)
+
+
+def test_a_staged_file_lost_while_publishing_leaves_the_earlier_result(
+    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    monkeypatch.setattr(Sail, "storage", lambda *_: DroppingStorage())
+    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
+    assert status == 1
+    assert re.search(r"error: \S+/ratings/\S+ is gone; nothing was published$", said)
+    assert_equal_by_check(old, output_path)
+    listed = {file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]}
+    assert {name for name in Disk(output_path).files() if not name.startswith("_")} == listed
+
+
+def test_the_journal_is_never_seen_half_written(tmp_path: Path) -> None:
+    # given a journal that takes long to write, and a reader that never stops looking
+    content, path = b"x" * 2**24, str(tmp_path / "folder" / "1.json")
+    seen: set[int | None] = set()
+    writing = threading.Thread(target=DiskStorage().create, args=(path, content))
+    writing.start()
+    while writing.is_alive():
+        found = DiskStorage().read(path)
+        seen.add(None if found is None else len(found))
+    writing.join()
+    assert seen <= {None, len(content)}
+    assert DiskStorage().read(path) == content
+    assert os.listdir(tmp_path / "folder") == ["1.json"]  # noqa: PTH208  # names are what matters
+
+
+def test_a_disk_without_links_excludes_a_second_creator_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage, path = DiskStorage(), str(tmp_path / "1.json")
+    assert [storage.create(path, content) for content in (b"first", b"second")] == [True, False]
+    assert storage.read(path) == b"first"
+
+
+def test_files_are_forced_to_the_disk_before_the_journal_and_before_the_manifest(
+    publish: Publish, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a disk that tells what is done to it
+    done: list[tuple[str, str]] = []
+    fsync, link, move = os.fsync, os.link, shutil.move
+
+    def forced(descriptor: int) -> None:
+        done.append(("forced", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(os, "link", lambda source, target: [done.append(("linked", str(target))), link(source, target)])
+    monkeypatch.setattr(shutil, "move", lambda source, target: [done.append(("moved", target)), move(source, target)])
+    publish("sail", input_path, output_path)
+    before_journal = {Path(path) for what, path in done[: done.index(("linked", f"{output_path}/_journal/1.json"))]}
+    before_manifest = {Path(path) for what, path in done[: done.index(("moved", f"{output_path}/_manifest.json"))]}
+    for dataset in manifest_of(output_path)["datasets"].values():
+        for file in dataset["files"]:
+            assert [path for path in before_journal if path.match(f"_staging/*/{file}")]
+            assert {output_path / file, (output_path / file).parent} <= before_manifest
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work_begins(publish: Publish, input_path: Path) -> None:
+    # given a result of one user, where others may look, and a run by another
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        output_path = Path(folder) / "output"
+        publish("sail", input_path, output_path)
+        (output_path / "movies").chmod(0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(StorageError) as refused:
+                publishing.Publication(DiskStorage(), str(output_path), ELSEWHERE).require_own_folders()
+        finally:
+            os.seteuid(user)
+            (output_path / "movies").chmod(0o755)
+        first = output_path if user == 0 else output_path / "movies"
+        assert str(refused.value) == f"{first} cannot be written: permission denied"
+
+
+def test_a_folder_of_a_dataset_that_is_a_link_is_refused(
+    engine: str, run_main: Main, input_path: Path, output_path: Path
+) -> None:
+    (output_path.parent / "elsewhere").mkdir()
+    output_path.mkdir()
+    (output_path / "ratings").symlink_to(output_path.parent / "elsewhere")
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert status == 1
+    assert said.splitlines()[-1] == (
+        f"movielens_pipeline: error: {output_path}/ratings is a link: "
+        "let it be a folder, or choose another --output_path"
+    )
+
+
+def test_temporary_files_of_a_run_that_was_killed_are_removed_by_the_next(
+    input_path: Path, output_path: Path, tmp_path: Path
+) -> None:
+    # given what two processes left, one of which lives
+    environment = {**job_environment(), "TMPDIR": str(tmp_path)}
+    shared = tmp_path / f"movielens_pipeline-{os.getuid()}"
+    dead, alive = f"{runs.boot()}-999999999.1", runs.identity(os.getpid())
+    for name in (dead, alive):
+        (shared / name).mkdir(parents=True)
+        (shared / name / "spilled").write_bytes(b"x")
+    done = run_job("sail", "--input_path", input_path, "--output_path", output_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [entry.name for entry in shared.iterdir()] == [alive]

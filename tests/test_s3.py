@@ -369,3 +369,28 @@ def test_an_s3_client_without_conditional_writes_is_a_warning(
     # then it says what that means
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("the S3 client of this Hadoop has no conditional writes")
+
+
+def test_a_store_that_ignores_conditions_is_said(
+    engine: str, publish: Publish, proxy: s3server.FaultyProxy, s3_server: s3server.S3Server, bucket_path: Bucket,
+    input_path: Path,
+) -> None:  # fmt: skip
+    # given a store that overwrites what a condition would keep: here the object is gone just before each such request
+    def overwritten(_: int, method: str, path: str, headers: dict[str, str]) -> None:
+        if method == "PUT" and "if-none-match" in {name.lower() for name in headers}:
+            key = path.partition(f"/{s3server.BUCKET}/")[2].partition("?")[0]
+            s3_server.client.delete_object(Bucket=s3server.BUCKET, Key=key)
+
+    proxy.reset(overwritten)
+    said = publish(engine, input_path, bucket_path.address)
+    assert f"the store of {bucket_path.address} ignores If-None-Match: see to it that no other run publishes" in said
+
+
+def test_unfinished_copies_into_the_datasets_are_removed_by_the_next_run(
+    engine: str, publish: Publish, s3_server: s3server.S3Server, bucket_path: Bucket, input_path: Path
+) -> None:
+    for folder in ("ratings", "theirs"):
+        key = f"{bucket_path.prefix}/{folder}/a.parquet"
+        s3_server.client.create_multipart_upload(Bucket=s3server.BUCKET, Key=key)
+    publish(engine, input_path, bucket_path.address)
+    assert bucket_path.unfinished() == [f"{bucket_path.prefix}/theirs/a.parquet"]

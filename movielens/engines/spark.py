@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 from pyspark import SparkConf
@@ -36,6 +37,8 @@ def start() -> SparkSession:
         conf = SparkConf()
         for name, value in settings().items():
             conf.setIfMissing(name, value)
+        if conf.get("spark.master", "local").startswith("local"):
+            conf.setIfMissing("spark.local.dir", tempfile.gettempdir())
         session = SparkSession.builder.config(conf=conf).getOrCreate()
     except PySparkRuntimeError as error:
         raise PipelineError(f"Spark did not start ({error}): it needs Java 17 or 21 on PATH or in JAVA_HOME") from error

@@ -44,7 +44,7 @@ class DiskStorage:
     def require_writable(self, folder: str) -> None:
         if os.path.islink(folder):  # noqa: PTH114  # a path is a string here
             raise StorageError(f"{folder} is a link: let it be a folder, or choose another --output_path")
-        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112  # as above
+        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):  # noqa: PTH112  # as above
             raise StorageError(f"{folder} cannot be written: permission denied")
 
     def uploads(self, folder: str) -> list[Entry]:  # noqa: ARG002  # the protocol's
@@ -72,6 +72,7 @@ class DiskStorage:
             try:
                 write_new(aside, content)
                 os.link(aside, path)
+                flush(str(folder))
             except FileExistsError:
                 return False
             except OSError as error:
@@ -108,8 +109,8 @@ class DiskStorage:
     def flush(self, files: Iterable[str]) -> None:
         paths = list(files)
         for path in [*paths, *dict.fromkeys(path.rpartition("/")[0] for path in paths)]:
-            with refusals_of(path, "written"), suppress(FileNotFoundError), opened(path) as descriptor:
-                os.fsync(descriptor)
+            with refusals_of(path, "written"), suppress(FileNotFoundError):
+                flush(path)
 
     def delete_folder(self, folder: str) -> None:
         while Path(folder).is_dir():
@@ -125,12 +126,11 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def opened(path: str) -> Iterator[int]:
-    """A file or folder, opened for as long as it is needed."""
+def flush(path: str) -> None:
+    """Forces a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,0 +1,43 @@
+"""Temporary files of a run: a folder of its own, which the next run removes where a kill left it behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from movielens.runs import identity, process_is_over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def scratch_folder() -> Iterator[None]:
+    """Has this process, and what it starts, keep temporary files in a folder of its own, which goes at the end.
+
+    Removes what processes of this machine and user left that are over.
+    """
+    shared = Path(tempfile.gettempdir()) / f"movielens_pipeline-{os.getuid()}"
+    shared.mkdir(mode=0o700, exist_ok=True)
+    if shared.is_symlink() or shared.stat().st_uid != os.getuid():  # somebody else's
+        own = Path(tempfile.mkdtemp())
+    else:
+        for left in shared.iterdir():
+            if process_is_over(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+        own = shared / identity(os.getpid())
+        own.mkdir(mode=0o700, exist_ok=True)
+    before, os.environ["TMPDIR"], tempfile.tempdir = os.environ.get("TMPDIR"), str(own), str(own)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+        shutil.rmtree(own, ignore_errors=True)
