@@ -14,11 +14,11 @@ LABEL org.opencontainers.image.title="movielens_pipeline" \
 FROM base AS embedded-environment
 
 COPY requirements/embedded.txt /
-# Without what only the check needs, installers, and what packages carry for their developers
+# Without what only the check and the report need, installers, and what packages carry for their developers
 RUN python -m venv /opt/movielens/environment \
     && /opt/movielens/environment/bin/pip install --no-cache-dir --disable-pip-version-check \
         --require-hashes --requirement embedded.txt \
-    && /opt/movielens/environment/bin/pip uninstall --yes --quiet duckdb pip setuptools \
+    && /opt/movielens/environment/bin/pip uninstall --yes --quiet duckdb jinja2 markupsafe pip setuptools \
     && find /opt/movielens/environment -type d \( -name tests -o -name include -o -name src \) -prune -exec rm -r {} +
 
 # ------------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
 #          wrappers. With --all every test; with arguments of pytest those that they choose.
 #
 # The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark and an HDFS, where it
-# is missing. The spark half of the tests needs Java 17 or 21. As root on Debian or Ubuntu it is installed when it is
-# missing; elsewhere one line says what to install.
+# is missing. The spark half of the tests needs Java 17 or 21, and those of the page to look at need Chromium. As root on
+# Debian or Ubuntu they are installed when they are missing; elsewhere one line says what to install.
 #
 # Environment:
 #   JAVA_HOME        the Java to test with (default: the java on PATH)
@@ -28,6 +28,7 @@ main() {
   --all) shift ;;
   esac
   install_java
+  install_chromium
   use_spark_environment "$root"
   make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars" "$root/requirements/s3-jars.sha256"
   make_hdfs_jars "$SPARK_HOME" "$root/.venv-spark/hdfs-jars" "$root/requirements/hdfs-jars.sha256"
@@ -38,15 +39,27 @@ main() {
     --maxprocesses=4 --dist=loadfile --no-loadscope-reorder ${chosen[@]+"${chosen[@]}"} "$@"
 }
 
-# install_java: installs Java where that can be done without asking.
+# install_java, install_chromium: install what is missing where that can be done without asking.
 install_java() {
   local version
   version=$(java_version)
-  if ((${version:-0} < LEAST_JAVA && EUID == 0)) && command -v apt-get >/dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      "openjdk-$LEAST_JAVA-jre-headless" >/dev/null
-  fi
+  ((${version:-0} >= LEAST_JAVA)) || install_packages "openjdk-$LEAST_JAVA-jre-headless"
+}
+
+install_chromium() {
+  local browser
+  for browser in chromium chromium-browser google-chrome; do
+    ! command -v "$browser" >/dev/null || return 0
+  done
+  install_packages chromium fonts-dejavu-core ||
+    printf 'run_tests.sh: Chromium could not be installed; the tests that need it are skipped\n' >&2
+}
+
+# install_packages PACKAGE...: installs them as root on Debian or Ubuntu; does nothing elsewhere.
+install_packages() {
+  ((EUID == 0)) && command -v apt-get >/dev/null || return 0
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 main "$@"

@@ -19,17 +19,19 @@ require_bucket() {
   [[ -n ${S3_BUCKET_NAME:-} ]] || die 2 'S3_BUCKET_NAME is not set; set it, or: source set_env_vars.sh'
 }
 
-# engine_of ARGUMENT...: prints the engine that the arguments name, sail where they name none.
-engine_of() {
-  local engine=sail
+# option_of NAME DEFAULT ARGUMENT...: prints what the arguments say of an option, as engine or output_path, the last of
+# them; the default where they say nothing.
+option_of() {
+  local name=$1 value=$2
+  shift 2
   while (($#)); do
     case $1 in
-    --engine) engine=${2:-} ;;
-    --engine=*) engine=${1#--engine=} ;;
+    --"$name" | --"${name//_/-}") value=${2:-} ;;
+    --"$name"=* | --"${name//_/-}"=*) value=${1#*=} ;;
     esac
     shift
   done
-  printf '%s\n' "$engine"
+  printf '%s\n' "$value"
 }
 
 # take_flags NAME... -- ARGUMENT...: sets the variable of each flag, as DRY_RUN of --dry_run or --dry-run, to yes where

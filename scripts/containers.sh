@@ -19,7 +19,7 @@ run_in_container() {
     (($# == 0)) || shift
   done
   input=${input#file://} output=${output#file://}
-  if [[ $(engine_of ${arguments[@]+"${arguments[@]}"}) == spark ]]; then
+  if [[ $(option_of engine sail ${arguments[@]+"${arguments[@]}"}) == spark ]]; then
     image=movielens_pipeline:spark target=spark
   fi
   build_image "$root" "$image" "$target"

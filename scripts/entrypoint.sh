@@ -24,7 +24,7 @@ main() {
   *" --output"[_-]path* | *" --help "* | *" -h "* | *" --version "*) ;;
   *) require_writable /app/output ;;
   esac
-  if [[ $(engine_of "${arguments[@]}") == spark ]] && command -v spark-submit >/dev/null; then
+  if [[ $(option_of engine sail "${arguments[@]}") == spark ]] && command -v spark-submit >/dev/null; then
     know_the_user
     # not as SPARK_CONF_DIR, for the archive of classes suffers no folder on the class path
     exec spark-submit --properties-file "$home/scripts/spark-conf/spark-defaults.conf" --driver-java-options \

@@ -182,7 +182,7 @@ checksums() (
 run_on_this_machine() {
   local root=$1 options=() progress=false
   shift
-  if [[ $(engine_of "$@") == sail ]]; then
+  if [[ $(option_of engine sail "$@") == sail ]]; then
     make_environment "$root/.venv" "$root/requirements/embedded.txt"
     exec "$(resolved "$root/.venv")/bin/python" "$root/movielens_pipeline.py" "$@"
   fi

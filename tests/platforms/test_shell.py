@@ -84,6 +84,23 @@ def test_arguments_override_the_defaults(shell: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
+def test_with_report_there_is_a_page_when_the_job_is_done(shell: Shell, tmp_path: Path) -> None:
+    folder = write_input(tmp_path / "in put")
+    output = tmp_path / "out put"
+    arguments = ("--report", "--input_path", folder, f"--output-path={output}")
+    done = shell("exec_local_compute_local_storage.sh", *arguments, cwd=tmp_path)
+    # then it is of that result, and where it is was printed
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}/report.html\n"
+    assert "6 ratings of 5 movies by 2 users" in (tmp_path / "report.html").read_text()
+    # and where the job fails there is none, and its status is the job's
+    (tmp_path / "report.html").unlink()
+    done = shell("exec_local_compute_local_storage.sh", "--report", "--input_path", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.usefixtures("first_run")
 @pytest.mark.parametrize(("arguments", "status"), [(["--no_such"], 2), (["--input_path", "nowhere"], 3)])
 def test_the_exit_status_is_the_job_s(shell: Shell, arguments: list[str], status: int) -> None:
     assert shell("exec_local_compute_local_storage.sh", *arguments).returncode == status

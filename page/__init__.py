@@ -1,0 +1,1 @@
+"""What the page of report.py is made of: the published result, figures from it, findings, charts."""
