@@ -317,10 +317,10 @@ class Measuring:
 
         None where there are none, or too many.
         """
-        if not 0 < self.number("SELECT count(*) FROM titles") < SEARCHED_BELOW:
+        if not 0 < self.number("SELECT count(*) FROM movies") < SEARCHED_BELOW:
             return None
         rows = self.rows(
             """SELECT title, movieId - lag(movieId, 1, 0) OVER (ORDER BY movieId), ratings, round(100 * mean)::INTEGER
-               FROM titles ORDER BY movieId"""
+               FROM titles WHERE genres IS NOT NULL ORDER BY movieId"""
         )
         return dict(zip(("titles", "steps", "ratings", "means"), map(list, zip(*rows, strict=True)), strict=True))

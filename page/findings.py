@@ -40,6 +40,7 @@ UNRATED_FINE, UNRATED_WRONG = 0.1, 0.5
 WRONG = 0.01
 FEW_WRONG = 0.5
 HIGH = 4.0  # stars
+LEAST_WRITTEN = 0.005  # of all, for a share that is written above its column
 MONTHLY_UP_TO = 36  # months
 LEAST_FOR_A_MEAN = 10  # ratings
 HARDLY = 0.05  # stars
@@ -268,7 +269,7 @@ def stars_chart(figures: Figures) -> Chart:
         ),
         [
             Bar(star_value(value), given[value], f"{star_value(value)} stars: {counted(given[value])}",
-                f"{100 * part(given[value], total):.0f}{SPACE}%" if given[value] else "")
+                f"{100 * part(given[value], total):.0f}{SPACE}%" if part(given[value], total) >= LEAST_WRITTEN else "")
             for value in scale
         ],
     )  # fmt: skip

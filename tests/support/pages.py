@@ -29,7 +29,7 @@ class Parsed(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  # the base's
         self.tags.append(tag)
-        if tag not in ("meta", "link", "br", "input"):
+        if tag not in ("meta", "link", "br", "wbr", "input"):
             self.open.append(tag)
         if tag in ("h1", "h2", "h3"):
             self.headings.append("")
