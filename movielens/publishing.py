@@ -32,6 +32,7 @@ from movielens.manifest import Journal, Manifest, read_journal, read_manifest
 from movielens.runs import RUN_ID, is_over, utc_now
 from movielens.storage import files_below, in_parallel
 from movielens.storage.paths import join
+from movielens.storage.refusals import StorageError
 from movielens.terminal import log
 
 if TYPE_CHECKING:
@@ -172,6 +173,11 @@ class Publication:
             except LostStagingError:
                 self.given_up.add(self.run_id)
                 self.roll_back(lease)
+                raise
+            except StorageError:
+                # a folder may be gone because another run took over, and published all of it
+                with suppress(StorageError):
+                    lease.renew()
                 raise
         except LostLeaseError:
             log.warning("another run took over what this one was publishing, for it was stopped for too long")

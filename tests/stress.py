@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Kills and races runs of the job and checks after each that nobody saw a mixture and that the next run heals.
+"""Kills, races and suspends runs of the job; checks each time that nobody saw a mixture and that the next run heals.
 
-Runs alternate between two inputs. Half of the kills hit an ordinary run at a random moment; the others hit one that
-publishes, with its storage operations slowed down. All the time a reader polls the output.
+Runs alternate between two inputs. Half of the kills hit an ordinary run at a random moment; the others, and the
+suspensions, hit one that publishes, with its storage operations slowed down. A suspended run goes on when its lease is
+over and another has published. All the time a reader polls the output.
 Exit status: 0 when every promise held; an AssertionError otherwise.
 """
 
@@ -27,16 +28,19 @@ from movielens import contract
 from tests.support import s3server
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_command, job_environment
-from tests.support.journals import is_publishing
+from tests.support.journals import is_publishing, journal_at
 from tests.support.places import Bucket, Disk, Place
 from tests.support.project import ROOT
 
 # The job, with every storage operation slowed down, so that publishing takes about a second
 SECONDS_OF_SLOW_PUBLISHING = 0.8
-SLOW_JOB = """
+SHORT_PATIENCE = 2.0
+SLOW_JOB = f"""
 import sys, time
 import movielens_pipeline as job
-from movielens import run, terminal
+from movielens import publishing, run, terminal
+
+publishing.PATIENCE, publishing.RENEWAL = {SHORT_PATIENCE}, {SHORT_PATIENCE / 5}
 
 open_publication = run.Publication
 
@@ -44,7 +48,7 @@ class Slow:
     def __init__(self, storage):
         self.storage = storage
     def __getattr__(self, name):
-        time.sleep(0.04)
+        time.sleep(PAUSE)
         return getattr(self.storage, name)
 
 run.Publication = lambda storage, output, run_id: open_publication(Slow(storage), output, run_id)
@@ -52,10 +56,10 @@ terminal.leave(job.main(sys.argv[1:]))
 """
 
 
-def write_slow_job(folder: Path) -> Path:
-    """Writes the script of the slowed run."""
-    script = folder / "slow_job.py"
-    script.write_text(SLOW_JOB)
+def write_slow_job(folder: Path, pause: float = 0.04) -> Path:
+    """Writes the script of a run with short patience, slowed down by a pause before each operation of its storage."""
+    script = folder / f"slow_job_{pause}.py"
+    script.write_text(SLOW_JOB.replace("PAUSE", str(pause)))
     return script
 
 
@@ -139,6 +143,30 @@ def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, 
     return "in publishing" if in_publishing else found
 
 
+def suspend_once(engine: str, inputs: list[Path], place: Place, folder: Path, moment: float) -> str:
+    """Suspends a run that publishes until another has taken over and published; returns what became of it.
+
+    The moment is in seconds from its journal.
+    """
+    process = start(engine, write_slow_job(folder), inputs[0], place)
+    while process.poll() is None and not is_publishing(place):
+        time.sleep(0.001)
+    time.sleep(moment)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGSTOP)
+    own = (journal_at(place) or {})["manifest"]["run_id"]
+    time.sleep(SHORT_PATIENCE)
+    assert start(engine, write_slow_job(folder, 0.0), inputs[1], place).wait(timeout=300) == 0, "the other run failed"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
+    status = process.wait(timeout=300)
+    assert_old_or_new(inputs, place)
+    manifest = json.loads(place.read("_manifest.json") or b"")
+    stands = own in (manifest["run_id"], (manifest["previous"] or {}).get("run_id"))
+    assert status == (0 if stands else contract.EXIT_FAILURE), f"status {status}, and its result {stands}"
+    return "published before" if stands else "not published"
+
+
 def race_once(engine: str, inputs: list[Path], place: Place) -> None:
     """Two runs at once: each publishes or finds the output busy, and one whole result stands."""
     running = [start(engine, None, folder, place) for folder in inputs]
@@ -155,6 +183,7 @@ def main() -> None:
     parser.add_argument("--in_publishing", action="store_true", help="aim all kills, not half, at publishing")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--races", type=int, default=100)
+    parser.add_argument("--suspensions", type=int, default=0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--folder", type=Path, default=None)
     arguments = parser.parse_args()
@@ -187,12 +216,17 @@ def main() -> None:
         inputs.reverse()
     for _ in range(arguments.races):
         race_once(arguments.engine, inputs, place)
+    for _ in range(arguments.suspensions):
+        what = suspend_once(arguments.engine, inputs, place, folder, chance.uniform(0.0, SECONDS_OF_SLOW_PUBLISHING))
+        found[what] = found.get(what, 0) + 1
+        inputs.reverse()
     assert reader.is_alive(), "the reader failed"
     reader.ended.set()
     reader.join()
     assert not reader.missing, f"a manifest listed files that were not there: {reader.missing[:5]}"
-    print(f"{arguments.kills} kills, {arguments.races} races, seed {arguments.seed}: every promise held")
-    print(f"after the kills: {found}; the reader looked {reader.looks:,} times")
+    did = f"{arguments.kills} kills, {arguments.races} races, {arguments.suspensions} suspensions"
+    print(f"{did}, seed {arguments.seed}: every promise held")
+    print(f"what was found: {found}; the reader looked {reader.looks:,} times")
 
 
 if __name__ == "__main__":

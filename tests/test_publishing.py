@@ -358,18 +358,22 @@ def test_of_many_that_create_the_journal_at_once_one_succeeds(kind: str, storage
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("where", "kills", "races"), [([], 12, 4), (["--s3"], 6, 2)], ids=["disk", "bucket"])
+@pytest.mark.parametrize(
+    ("where", "kills", "races", "suspensions"), [([], 12, 4, 2), (["--s3"], 6, 2, 1)], ids=["disk", "bucket"]
+)
 def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
-    tmp_path: Path, where: list[str], kills: int, races: int
+    tmp_path: Path, where: list[str], kills: int, races: int, suspensions: int
 ) -> None:
     # the same script does hundreds: python -m tests.stress --kills 100 --races 100
-    options = [*where, "--kills", str(kills), "--races", str(races), "--seed", "1", "--folder", str(tmp_path)]
+    numbers = {"--kills": kills, "--races": races, "--suspensions": suspensions, "--seed": 1}
+    options = [*where, *(word for name, number in numbers.items() for word in (name, str(number)))]
+    options += ["--folder", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.stress", *options],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, env=job_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{kills} kills, {races} races" in done.stdout
+    assert f"{kills} kills, {races} races, {suspensions} suspensions" in done.stdout
 
 
 @pytest.mark.thorough

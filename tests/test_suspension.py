@@ -13,10 +13,12 @@ from movielens import publishing
 from movielens.contract import PipelineError
 from movielens.publishing import Publication
 from movielens.storage import Storage
+from movielens.storage.disk import DiskStorage
+from movielens.storage.refusals import StorageError
 from tests import stress
 from tests.support.jobs import Publish
 from tests.support.journals import parsed
-from tests.support.places import Place, Storages
+from tests.support.places import Disk, Place, Storages
 from tests.support.prepared import Prepared, next_run
 from tests.support.results import DATASETS, visible_names
 
@@ -105,3 +107,35 @@ def test_a_run_suspended_before_any_step_does_no_harm_when_it_goes_on(
         print(f" [{len(outcomes)} operations]", end="")
     assert len(outcomes) > 30
     assert (False in outcomes) == (others == "take_over_and_publish")
+
+
+class StaleStorage(DiskStorage):
+    """A disk on which others publish just when this run writes below its staging folder."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.meanwhile = meanwhile
+
+    def create(self, path: str, content: bytes) -> bool:
+        if "/_staging/" in path:
+            self.meanwhile()
+            raise StorageError(f"{path} cannot be written: no such file or directory")
+        return super().create(path, content)
+
+
+def test_a_folder_that_another_run_deleted_because_it_published_is_no_failure(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
+    prepared.place.copy_of(prepared.template)
+    clock = [0.0]
+    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+
+    def meanwhile() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(publishing, "PATIENCE", -1.0)
+            assert next_run(prepared.storage, prepared.place).recover() is None
+        clock[0] += SUSPENDED
+
+    run = Publication(StaleStorage(meanwhile), prepared.place.address, prepared.manifest["run_id"])
+    run.publish(parsed(prepared.manifest))
+    assert stress.assert_old_or_new(prepared.inputs, prepared.place) == "new"
