@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage err
     from pyspark.sql import SparkSession
 
     from movielens.inputs import Release
+    from movielens.tables import Check
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -70,18 +71,18 @@ def get_spark_session(engine: str) -> SparkSession:
     return engines.start(engine)
 
 
-def make_datasets(spark: SparkSession, release: Release, folder: str) -> dict[str, int]:
-    """The job: describes the four datasets, then has them written below the folder; returns the rows of each."""
+def make_datasets(spark: SparkSession, release: Release, folder: str, check: Check) -> dict[str, int]:
+    """The job: describes the four datasets, then has them written below the folder and checked; returns their rows."""
     from movielens.reading import load_movies, load_ratings
     from movielens.tables import output_result, parsed_once
     from movielens.transforms import movie_statistics, top_movies_per_user
 
     ratings = load_ratings(spark, release)
     movies = load_movies(spark, release)
-    parsed = parsed_once(ratings, folder)
-    movies_with_stats = movie_statistics(parsed, movies)
-    top_movies = top_movies_per_user(parsed)
-    return output_result(ratings, movies, movies_with_stats, top_movies, folder)
+    parsed_ratings = parsed_once(ratings, folder, "ratings")
+    movies_with_stats = movie_statistics(parsed_ratings, parsed_once(movies, folder, "movies"))
+    top_movies = top_movies_per_user(parsed_ratings)
+    return output_result(ratings, movies, movies_with_stats, top_movies, folder, check=check)
 
 
 def main(argv: list[str], *, own_process: bool = False) -> int:

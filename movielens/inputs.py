@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import bz2
 import os
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from movielens.contents import BYTE_ORDER_MARK, beginning_of
 from movielens.contract import HEADER_NOT_EXPECTED, BadInputError
-from movielens.engines import Look, engine_of
+from movielens.engines import engine_of
 from movielens.formats import FORMATS, Format
 from movielens.storage import in_parallel
 from movielens.storage.paths import absolute, is_local, join
@@ -18,6 +17,7 @@ from movielens.terminal import shortened
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from movielens.formats.plain import Plain
     from movielens.storage import Entry, Storage
 
 COMPRESSIONS = ("", ".gz", ".bz2")
@@ -49,18 +49,21 @@ OTHER_COMPRESSIONS = (
     ".zip",
 )
 NAMES_SHOWN = 5
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-BYTES_TO_LOOK_AT = 2**20  # for a header; bzip2 gives nothing before a block of up to 900,000 bytes is whole
 
 
 @dataclass(frozen=True)
 class Release:
-    """The input of a run: its format, the files of its two texts, and what a first look at the ratings found."""
+    """The input of a run: its format, the files of its two texts, and how the ratings are to be read.
+
+    With `plain` their lines are taken to be plain, which must be proved afterwards; without, each line is judged. With
+    `odd_bytes` some lines hold bytes that only `Engine.lines` survives.
+    """
 
     format: Format
     ratings: tuple[Entry, ...]
     movies: tuple[Entry, ...]
-    look: Look = Look(lines=-1)  # noqa: RUF009  # immutable
+    plain: Plain | None = None
+    odd_bytes: bool = False
 
     @property
     def files(self) -> tuple[Entry, ...]:
@@ -152,7 +155,7 @@ def require_headers(storage: Storage, release: Release) -> None:
     """Raises BadInputError for a file that does not begin with the header that its format has."""
 
     def require_header(path: str) -> None:
-        header, line = headers[path], first_line(path, storage.part(path, 0, BYTES_TO_LOOK_AT))
+        header, line = headers[path], first_line(beginning_of(storage, path))
         if line != header:
             raise BadInputError(f"{path}: {HEADER_NOT_EXPECTED}: it is {shortened(line)} in place of {header}")
 
@@ -162,16 +165,9 @@ def require_headers(storage: Storage, release: Release) -> None:
     in_parallel(require_header, headers)
 
 
-def first_line(path: str, start: bytes) -> str:
-    """The first line of a file that is not blank, as far as it is in what the file starts with."""
-    try:
-        if path.endswith(".gz"):
-            start = zlib.decompressobj(wbits=31).decompress(start)
-        elif path.endswith(".bz2"):
-            start = bz2.BZ2Decompressor().decompress(start)
-    except (OSError, zlib.error) as error:
-        raise BadInputError(f"{path} cannot be read: {error}") from error
-    lines = start.removeprefix(BYTE_ORDER_MARK).splitlines()
+def first_line(beginning: bytes) -> str:
+    """The first line that is not blank, as far as it is in what a file begins with."""
+    lines = beginning.removeprefix(BYTE_ORDER_MARK).splitlines()
     return next((line.decode("iso-8859-1") for line in lines if line.strip(b" \t")), "")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Window
@@ -13,29 +13,30 @@ from movielens.engines import engine_of
 from movielens.inputs import found_release
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyspark.sql import DataFrame, SparkSession
 
     from movielens.inputs import Release
 
-
-# --------------------------------------------------------------------------------------------------------------------
-# Rows
+TEXTS = ("movies", "ratings")
 
 
 def load_ratings(spark: SparkSession, release: str | Release) -> DataFrame:
     """Describes the valid lines of ratings.dat: userId INT, movieId INT, rating FLOAT, timestamp BIGINT, in no order.
 
     The release is the path of its folder, or what `find_release` found there. Timestamps are epoch seconds (UTC).
-    Lines that are not valid are left out; `find_rejects` tells which and why. Raises BadInputError where there is
-    no input.
+    Lines that are not valid are left out; `find_rejects` tells which and why. Of a release that is taken to be plain
+    other lines may be read as well, as `proof` says. Raises BadInputError where there is no input.
     """
     engine, found = engine_of(spark), found_release(spark, release)
-    if found.look.all_valid:
-        columns = engine.columns(found.ratings, found.format.rating_columns, found.format.column_separator)
+    if found.plain:
+        header = bool(found.format.ratings_header)
+        columns = engine.columns(found.ratings, found.plain.columns, found.format.column_separator, header=header)
         if columns is not None:
-            return columns.select("userId", "movieId", "rating", "timestamp")
-    lines = engine.lines(found.ratings) if found.look.odd_bytes else engine.quick_lines(found.ratings)
-    return found.format.cut_ratings(lines)
+            return found.plain.cut(columns)
+    lines = engine.lines(found.ratings) if found.odd_bytes else engine.quick_lines(found.ratings)
+    return found.format.cut_ratings(lines, found.plain.line if found.plain else found.format.valid_rating_line)
 
 
 def load_movies(spark: SparkSession, release: str | Release) -> DataFrame:
@@ -65,20 +66,20 @@ def without_doubles(judged: DataFrame) -> DataFrame:
     )
 
 
-def find_rejects(spark: SparkSession, release: str | Release) -> DataFrame:
-    """Describes the lines that are not valid: file, dataset (`movies` or `ratings`), reason, line; all STRING."""
+def find_rejects(spark: SparkSession, release: str | Release, texts: Iterable[str] = TEXTS) -> DataFrame:
+    """Describes the lines of texts that are not valid: file, dataset (the text), reason, line; all STRING."""
     found = found_release(spark, release)
     rejected = {
-        "movies": movie_lines(spark, found).filter(F.col("reason").isNotNull()),
-        "ratings": found.format.rejected_ratings(engine_of(spark).lines(found.ratings)),
+        "movies": lambda: movie_lines(spark, found).filter(F.col("reason").isNotNull()),
+        "ratings": lambda: found.format.rejected_ratings(engine_of(spark).lines(found.ratings)),
     }
-    movies, ratings = (
-        without_headers(lines, found.format.headers[name]).select(
+    frames = (
+        without_headers(rejected[name](), found.format.headers[name]).select(
             "file", F.lit(name).alias("dataset"), "reason", "line"
         )
-        for name, lines in rejected.items()
+        for name in texts
     )
-    return movies.unionAll(ratings)
+    return reduce(lambda above, below: above.unionAll(below), frames)
 
 
 def without_headers(rejected: DataFrame, header: str) -> DataFrame:
@@ -88,19 +89,3 @@ def without_headers(rejected: DataFrame, header: str) -> DataFrame:
     of_file = Window.partitionBy("file", F.col("line") == header).orderBy("line")
     numbered = rejected.withColumn("occurrence", F.row_number().over(of_file))
     return numbered.filter((F.col("line") != header) | (F.col("occurrence") > 1)).drop("occurrence")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Lines
-
-
-def looked_at(spark: SparkSession, release: Release) -> Release:
-    """The release with what a look at all lines of its ratings found, so that they can be read the fastest way."""
-    look = engine_of(spark).look(release.ratings, release.format.valid_rating_line)
-    return replace(release, look=replace(look, lines=look.lines - len(release.headed("ratings"))))
-
-
-def count_lines(spark: SparkSession, release: Release, name: str) -> int:
-    """How many lines of a text, `ratings` or `movies`, there are that are neither blank nor a header."""
-    files = {"ratings": release.ratings, "movies": release.movies}[name]
-    return engine_of(spark).lines(files).count() - len(release.headed(name))

@@ -13,6 +13,8 @@ from movielens.tables import read_dataset, write_dataset, write_files
 from movielens.terminal import CHARACTERS_SHOWN, count_of, log, shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyspark.sql import DataFrame, SparkSession
 
     from movielens.formats import Format
@@ -23,13 +25,15 @@ FOUND_COLUMNS = "file STRING, dataset STRING, reason STRING, line STRING"
 REJECTS_SHOWN = 10
 
 
-def stage_rejects(spark: SparkSession, release: Release, staging: str, max_rejects: int) -> dict[str, int]:
-    """Stages the rejects of a release, shows the first, and returns how many are of `ratings` and of `movies`.
+def stage_rejects(
+    spark: SparkSession, release: Release, staging: str, max_rejects: int, texts: Sequence[str]
+) -> dict[str, int]:
+    """Stages the rejects of texts of a release, shows the first, and returns how many each text has.
 
     Raises BadInputError when there are more than allowed.
     """
-    found = found_once(spark, release, staging)
-    counts = count(found, release.format)
+    found = found_once(spark, release, staging, texts)
+    counts = count(found, release.format, texts)
     show(found)
     total = sum(counts.values())
     if total > max_rejects:
@@ -39,17 +43,17 @@ def stage_rejects(spark: SparkSession, release: Release, staging: str, max_rejec
     return counts
 
 
-def found_once(spark: SparkSession, release: Release, staging: str) -> DataFrame:
+def found_once(spark: SparkSession, release: Release, staging: str, texts: Sequence[str]) -> DataFrame:
     """All rejects, as they are read back from where they are kept: file, dataset, reason, line (STRING)."""
     path = join(staging, FOUND)
-    write_files(find_rejects(spark, release), path)
+    write_files(find_rejects(spark, release, texts), path)
     return read_dataset(spark, path, FOUND_COLUMNS)
 
 
-def count(found: DataFrame, form: Format) -> dict[str, int]:
+def count(found: DataFrame, form: Format, texts: Sequence[str]) -> dict[str, int]:
     """How many rejects there are of each text; tells why."""
     by_reason = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason")
-    counts = dict.fromkeys(form.files, 0)
+    counts = dict.fromkeys(texts, 0)
     for row in by_reason.collect():
         counts[row["dataset"]] += row["lines"]
         log.warning("%s: %s: %s", form.files[row["dataset"]], row["reason"], count_of(row["lines"], "line"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from movielens.contract import VERSION, BadInputError, PipelineError
@@ -12,8 +14,9 @@ from movielens.engines import engine_of
 from movielens.failures import explaining
 from movielens.inputs import find_release
 from movielens.manifest import Dataset, Manifest
+from movielens.proof import NotPlainError, proving
 from movielens.publishing import Publication
-from movielens.reading import count_lines, looked_at
+from movielens.reading import TEXTS
 from movielens.rejects import stage_rejects
 from movielens.runs import new_run_id, utc_now
 from movielens.storage.paths import is_local, join
@@ -28,8 +31,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from movielens.inputs import Release
+    from movielens.proof import Proof
+    from movielens.tables import Check
 
-    Job = Callable[[SparkSession, Release, str], dict[str, int]]
+    Job = Callable[[SparkSession, Release, str, Check], dict[str, int]]
 
 Answer = TypeVar("Answer")
 
@@ -39,7 +44,7 @@ SECONDS_TO_ANSWER = 30.0
 def run(spark: SparkSession, arguments: argparse.Namespace, job: Job) -> None:
     """Makes and publishes the datasets as the command line says.
 
-    `job` describes them and writes them to a folder, and returns the rows of each. Raises PipelineError.
+    `job` describes them, writes them to a folder with a check of each, and returns their rows. Raises PipelineError.
     """
     engine = engine_of(spark)
     started, clock = utc_now(), time.monotonic()
@@ -53,16 +58,15 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job) -> None:
     if not publication.recover():
         publication.sweep()
     with discarded_on_failure(publication):
-        rows = make_datasets(spark, release, arguments, publication.staging, job)
-        if find_release(spark, arguments.input_path) != release:
-            raise BadInputError(f"{arguments.input_path} changed while it was read")
+        with unchanged(spark, release, arguments.input_path):
+            rows = make_datasets(spark, release, arguments, publication.staging, job)
         manifest = Manifest(
             run_id=publication.run_id,
             job_version=VERSION,
             engine={"name": engine.name, "version": engine.version},
             started=started,
             finished=utc_now(),
-            input_files=[{"path": file.path, "bytes": file.size} for file in release.files],
+            input_files=[{"path": file.path, "bytes": file.size, "accounted": True} for file in release.files],
             rejects=rows.get("rejects", 0),
             datasets={name: describe_dataset(spark, publication, name, count) for name, count in rows.items()},
         )
@@ -96,6 +100,22 @@ def discarded_on_failure(publication: Publication) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def unchanged(spark: SparkSession, release: Release, input_path: str) -> Iterator[None]:
+    """Raises BadInputError where the release is another one in the end, whatever else failed by that."""
+
+    def require_unchanged() -> None:
+        if find_release(spark, input_path) != release:
+            raise BadInputError(f"{input_path} changed while it was read")
+
+    try:
+        yield
+    except Exception:
+        require_unchanged()
+        raise
+    require_unchanged()
+
+
 def in_time(path: str, failure: type[PipelineError], look: Callable[[], Answer]) -> Answer:
     """The answer of the first look at a path; raises the failure when its store refuses, or does not answer."""
     answers: list[Answer] = []
@@ -127,52 +147,37 @@ def in_time(path: str, failure: type[PipelineError], look: Callable[[], Answer])
 def make_datasets(
     spark: SparkSession, release: Release, arguments: argparse.Namespace, staging: str, job: Job
 ) -> dict[str, int]:
-    """Writes all datasets below the staging folder and proves that no line was lost; returns their rows."""
-    places = arguments.input_path, arguments.output_path
-    with explaining(*places, writing=False):
-        release, lines = first_look(spark, release)
-    with explaining(*places, writing=True):
-        rows = job(spark, release, staging)
-        if lines != {name: rows[name] for name in lines}:
-            rejects = stage_rejects(spark, release, staging, arguments.max_rejects)
-            if lines["ratings"] != rows["ratings"] + rejects["ratings"]:  # blank lines may be among those counted
-                lines["ratings"] = count_lines(spark, release, "ratings")
-            if any(rejects.values()):
-                rows["rejects"] = sum(rejects.values())
-            require_all_lines(release, lines, rows, rejects)
-    require_rows(release, rows, arguments.input_path)
+    """Writes all datasets below the staging folder, with the proof that nothing is lost; returns their rows."""
+    input_path, output_path = arguments.input_path, arguments.output_path
+    judge = partial(stage_rejects, spark, release, staging, arguments.max_rejects)
+    with (
+        explaining(input_path, output_path, writing=True),
+        proving(spark, release, input_path, staging, judge) as proof,
+    ):
+        rows = written_and_proved(spark, proof, job)
+        rejects = sum(proof.rejects.values())
+    return {**rows, "rejects": rejects} if rejects else rows
+
+
+def written_and_proved(spark: SparkSession, proof: Proof, job: Job) -> dict[str, int]:
+    """Writes all datasets the quickest way that proves right; returns the rows of those that the job describes."""
+    engine, plain = engine_of(spark), proof.plain_release()
+    judged = replace(plain, plain=None)
+    for release in (plain, judged, replace(judged, odd_bytes=True)):
+        if release is judged:
+            log.info("%s: not all bytes are accounted for; judging each line", release.format.ratings_file)
+            engine.forget()
+            proof.rejects = proof.judge(TEXTS)
+        try:
+            rows = job(spark, release, proof.staging, partial(proof.check, release))
+        except Exception as error:
+            proof.require_whole_files()  # what is wrong with an archive is known better than engines say
+            if release.odd_bytes or not (isinstance(error, NotPlainError) or engine.tells_of_lines(error)):
+                raise
+        else:
+            break
+    proof.require_whole_files()
     return rows
-
-
-def first_look(spark: SparkSession, release: Release) -> tuple[Release, dict[str, int]]:
-    """The release as it can be read the fastest way, and the lines of `movies` and `ratings`.
-
-    Of ratings, lines that are blank but not empty may count.
-    """
-    with phase("lines", timer=not engine_of(spark).shows_progress) as done:
-        lines = {"movies": count_lines(spark, release, "movies")}
-        release = looked_at(spark, release)
-        lines["ratings"] = release.look.lines
-        done(", ".join(f"{lines[name]:,} of {file}" for name, file in release.format.files.items()))
-    return release, lines
-
-
-def require_all_lines(release: Release, lines: dict[str, int], rows: dict[str, int], rejects: dict[str, int]) -> None:
-    """Raises PipelineError unless each line of each text is a row or a reject."""
-    for name, file in release.format.files.items():
-        if lines[name] != rows[name] + rejects[name]:
-            raise PipelineError(
-                f"{file} has {lines[name]:,} lines, but {rows[name]:,} rows and {rejects[name]:,} rejects came of them"
-            )
-
-
-def require_rows(release: Release, rows: dict[str, int], input_path: str) -> None:
-    """Raises PipelineError unless there are ratings and movies, and as many movies with statistics."""
-    for name, file in release.format.files.items():
-        if not rows[name]:
-            raise BadInputError(f"{join(input_path, file)} has no valid line")
-    if rows["movies_with_stats"] != rows["movies"]:
-        raise PipelineError(f"movies_with_stats has {rows['movies_with_stats']:,} rows, but movies {rows['movies']:,}")
 
 
 def describe_dataset(spark: SparkSession, publication: Publication, name: str, rows: int) -> Dataset:

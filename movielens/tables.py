@@ -10,20 +10,28 @@ from movielens.storage.paths import absolute, join
 from movielens.terminal import count_of, phase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyspark.sql import DataFrame, SparkSession
 
+    # of the name of a dataset, its rows, and what was written; returns what there is to say of it
+    Check = Callable[[str, int, DataFrame], str]
 
-def output_result(
+
+def output_result(  # noqa: PLR0913  # the four datasets, each by its name
     ratings_df: DataFrame,
     movies_df: DataFrame,
     movies_with_stats_df: DataFrame,
     top_movies_per_user_df: DataFrame,
     output_base_path: str,
+    *,
+    check: Check | None = None,
 ) -> dict[str, int]:
     """Computes the four datasets and writes each into its folder below the path; replaces what is there.
 
-    This is where the work is done: everything before only describes it. Returns the rows of each dataset, as read
-    back from what was written.
+    This is where the work is done: everything before only describes it. Each dataset is checked as soon as it is
+    written, and what the check raises ends the work. Returns the rows of each dataset, as read back from what was
+    written.
     """
     frames = {
         "ratings": ratings_df,  # first: the others may be derived from what is written of it
@@ -31,26 +39,27 @@ def output_result(
         "movies_with_stats": movies_with_stats_df,
         "top_movies_per_user": top_movies_per_user_df,
     }
-    return {name: write_dataset(frame, absolute(output_base_path), name) for name, frame in frames.items()}
+    return {name: write_dataset(frame, absolute(output_base_path), name, check) for name, frame in frames.items()}
 
 
-def parsed_once(ratings: DataFrame, output_base_path: str) -> DataFrame:
-    """The ratings for all that is derived from them, so that the text is parsed once and not for each dataset.
+def parsed_once(frame: DataFrame, output_base_path: str, name: str) -> DataFrame:
+    """Ratings or movies for all that is derived from them, so that their text is parsed once, not for each dataset.
 
     An engine keeps what it parsed first, or reads it back from what `output_result` writes below the path.
     """
-    spark = ratings.sparkSession
-    path = join(absolute(output_base_path), "ratings")
-    return engine_of(spark).parsed_once(ratings, lambda: read_dataset(spark, path, SCHEMAS["ratings"]))
+    spark = frame.sparkSession
+    path = join(absolute(output_base_path), name)
+    return engine_of(spark).parsed_once(frame, lambda: read_dataset(spark, path, SCHEMAS[name]))
 
 
-def write_dataset(frame: DataFrame, folder: str, name: str) -> int:
+def write_dataset(frame: DataFrame, folder: str, name: str, check: Check | None = None) -> int:
     """Writes one dataset below the folder and returns how many rows its Parquet footers count."""
     spark, path = frame.sparkSession, join(folder, name)
     with phase(name, timer=not engine_of(spark).shows_progress) as done:
         write_files(frame, path)
-        rows = read_dataset(spark, path, SCHEMAS[name]).count()
-        done(count_of(rows, "row"))
+        written = read_dataset(spark, path, SCHEMAS[name])
+        rows = written.count()
+        done(count_of(rows, "row") + (check(name, rows, written) if check else ""))
     return rows
 
 

@@ -12,8 +12,9 @@ import pytest
 
 import movielens_pipeline as job
 from movielens import contract
+from movielens.formats.plain import Plain
 from movielens.inputs import find_release
-from tests.support.inputs import LOOKS, MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 RATING_BYTES = rating_lines(RATINGS)
 MOVIE_BYTES = movie_lines(MOVIES)
@@ -22,8 +23,10 @@ MOVIE_BYTES = movie_lines(MOVIES)
 def ratings_in(spark: Any, folder: Path) -> list[tuple[Any, ...]]:
     """The rows, which are the same whichever way they are read."""
     release = find_release(spark, str(folder))
+    plain = replace(release, plain=Plain(release.format, ""))
     rows, *others = (
-        sorted(tuple(row) for row in job.load_ratings(spark, replace(release, look=look)).collect()) for look in LOOKS
+        sorted(tuple(row) for row in job.load_ratings(spark, way).collect())
+        for way in (release, plain, replace(release, odd_bytes=True))
     )
     assert others == [rows, rows]
     return rows

@@ -182,8 +182,8 @@ def test_an_input_in_a_bucket_that_changes_to_one_of_the_same_size_is_not_publis
     # given somebody who writes other bytes, as many, perhaps within the second in which the first were written
     write, key = tables.write_dataset, f"{s3_input.partition(s3server.BUCKET)[2].strip('/')}/ratings.dat"
 
-    def write_and_disturb(frame: Any, folder: str, name: str) -> int:
-        rows = write(frame, folder, name)
+    def write_and_disturb(frame: Any, folder: str, name: str, *check: object) -> int:
+        rows = write(frame, folder, name, *check)
         if name == "top_movies_per_user":
             content = s3_server.client.get_object(Bucket=s3server.BUCKET, Key=key)["Body"].read()
             s3_server.client.put_object(Bucket=s3server.BUCKET, Key=key, Body=content[::-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,15 +17,6 @@ if TYPE_CHECKING:
     from movielens.storage import Entry, Storage
 
 log = logging.getLogger("movielens_pipeline")
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a first look at the lines of a text found."""
-
-    lines: int  # those that are blank but not empty may count
-    all_valid: bool = False  # each line is known to be valid
-    odd_bytes: bool = False  # some hold bytes that only `Engine.lines` survives
 
 
 class Engine(Protocol):
@@ -58,17 +48,23 @@ class Engine(Protocol):
     def quick_lines(self, files: Sequence[Entry]) -> DataFrame:
         """The lines that are not empty, as fast as can be: line STRING. A byte that is not UTF-8 may be another."""
 
-    def columns(self, files: Sequence[Entry], schema: str, separator: str) -> DataFrame | None:
-        """The columns of text files all of whose lines are valid; None where no reader is faster than cutting lines."""
+    def columns(self, files: Sequence[Entry], schema: str, separator: str, *, header: bool) -> DataFrame | None:
+        """The columns of text files whose lines all have them; None where no reader is faster than cutting lines.
 
-    def look(self, files: Sequence[Entry], valid_line: str) -> Look:
-        """Looks at all lines once; the regular expression says which are valid."""
+        With a header the first line of each file is none of them.
+        """
+
+    def tells_of_lines(self, error: Exception) -> bool:
+        """Whether `columns` or `quick_lines` failed by what is in the lines, which `lines` survives."""
 
     def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:
         """The frame for all that is derived from it, so that what it is made of is parsed once.
 
         `read_back` describes it as it is read from what was written of it, before anything else is.
         """
+
+    def forget(self) -> None:
+        """Lets go of all that `parsed_once` keeps."""
 
 
 TO_INSTALL = {

@@ -22,7 +22,6 @@ from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 from movielens.contract import PipelineError
-from movielens.engines import Look
 from movielens.storage.disk import DiskStorage
 from movielens.storage.paths import bucket_and_key, is_local
 from movielens.storage.s3 import S3Storage, aws_region, s3_client, s3_endpoint
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from movielens.storage import Entry, Storage
 
 COMPRESSIONS = (".gz", ".bz2")
+# What its reader of columns says of a line with more or fewer of them, and of one with something else in a column
+WRONG_LINES = ("incorrect number of fields", "Error while parsing value")
 NO_GRPC_PROXY = "no_grpc_proxy"
 TRIES = 6  # of a request to the server in this process: some three seconds
 
@@ -147,15 +148,16 @@ class Sail:
 
     def quick_lines(self, files: Sequence[Entry]) -> DataFrame:
         # its CSV reader is three times as fast as its text reader, and alone in taking any bytes but \x03
-        return self.columns(files, "line STRING", "\x03")
+        return self.columns(files, "line STRING", "\x03", header=False)
 
-    def columns(self, files: Sequence[Entry], schema: str, separator: str) -> DataFrame:
+    def columns(self, files: Sequence[Entry], schema: str, separator: str, *, header: bool) -> DataFrame:
         by_compression = groupby(sorted(files, key=compression), key=compression)
         frames = [
             self.session.read.csv(
                 [self.path_to_read(file.path) for file in group],
                 schema=schema,
                 sep=separator,
+                header=header,
                 quote="\n",  # disables quoting, for no field begins with a line end
                 encoding="ISO-8859-1",
             )
@@ -163,18 +165,14 @@ class Sail:
         ]
         return reduce(lambda left, right: left.unionAll(right), frames)
 
-    def look(self, files: Sequence[Entry], valid_line: str) -> Look:
-        counts = F.count("*"), F.count_if(F.col("line").rlike(valid_line))
-        try:
-            [(lines, valid)] = self.quick_lines(files).agg(*counts).collect()
-        except Exception as error:
-            if "incorrect number of fields" not in str(error):
-                raise
-            return Look(self.lines(files).count(), odd_bytes=True)
-        return Look(lines, all_valid=lines == valid)
+    def tells_of_lines(self, error: Exception) -> bool:
+        return any(sign in str(error) for sign in WRONG_LINES)
 
     def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:  # noqa: ARG002  # spark's
         return read_back()
+
+    def forget(self) -> None:
+        pass
 
 
 def compression(file: Entry) -> str:

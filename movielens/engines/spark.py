@@ -15,7 +15,6 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from movielens.contract import PipelineError
-from movielens.engines import Look
 from movielens.storage.disk import DiskStorage
 from movielens.storage.hadoop import HadoopStorage, hadoop_path
 from movielens.storage.paths import is_local
@@ -101,14 +100,17 @@ class Spark:
     def quick_lines(self, files: Sequence[Entry]) -> DataFrame:
         return self.text(files).select(F.col("value").alias("line")).filter(F.col("line") != "")
 
-    def columns(self, files: Sequence[Entry], schema: str, separator: str) -> None:
+    def columns(self, files: Sequence[Entry], schema: str, separator: str, *, header: bool) -> None:
         pass
 
-    def look(self, files: Sequence[Entry], valid_line: str) -> Look:  # noqa: ARG002  # cutting lines judges them, too
-        return Look(self.quick_lines(files).count())
+    def tells_of_lines(self, error: Exception) -> bool:  # noqa: ARG002  # it takes any line
+        return False
 
     def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:  # noqa: ARG002  # sail's
         return frame.persist()
+
+    def forget(self) -> None:
+        self.session.catalog.clearCache()
 
     def text(self, files: Sequence[Entry]) -> DataFrame:
         """The lines of text files: value STRING."""

@@ -67,11 +67,11 @@ class Format:
             columns.append(f"{field.name} {field.type}")
         return ", ".join(columns)
 
-    def cut_ratings(self, lines: DataFrame) -> DataFrame:
-        """Cuts the valid ones of lines (line STRING) into userId, movieId, rating, timestamp, typed."""
+    def cut_ratings(self, lines: DataFrame, valid_line: str) -> DataFrame:
+        """Cuts those of lines (line STRING) that are valid into userId, movieId, rating, timestamp, typed."""
         # One regular expression says what is valid; checks of the pieces would be inlined into each use of them,
         # three times slower on spark.
-        valid = lines.filter(F.col("line").rlike(self.valid_rating_line))
+        valid = lines.filter(F.col("line").rlike(valid_line))
         # With three separators for sure, `substring_index` is right, and on spark takes half the time of `split_part`.
         sign = self.separator
         first_two, last_two = F.substring_index("line", sign, 2), F.substring_index("line", sign, -2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import IO
 
 Answer = TypeVar("Answer")
 
@@ -60,6 +61,9 @@ class Storage(Protocol):
 
     def part(self, path: str, start: int, length: int) -> bytes:
         """So many bytes of a file from a place in it on, or as many as there are; a file that is gone has none."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file for reading its bytes from the beginning: itself, or a copy on this machine that goes when closed."""
 
     def create(self, path: str, content: bytes) -> bool:
         """Writes a file unless there is one; tells whether it did. Of several at once one succeeds.

@@ -17,6 +17,7 @@ from movielens.storage.refusals import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import IO
 
 
 # What file systems say that have no links, so that half of a file may be seen while it is written
@@ -63,6 +64,10 @@ class DiskStorage:
             file.seek(start)
             return file.read(length)
         return b""
+
+    def open(self, path: str) -> IO[bytes]:
+        with refusals_of(path, "read"):
+            return Path(path).open("rb")
 
     def create(self, path: str, content: bytes) -> bool:
         folder = Path(path).parent

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from movielens.contract import PipelineError
@@ -14,6 +16,7 @@ from movielens.storage.refusals import StorageError, meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import IO
 
     from pyspark.sql import SparkSession
 
@@ -132,6 +135,14 @@ class HadoopStorage:
                 if is_java(error, "FileNotFoundException"):
                     return None
                 raise
+
+    def open(self, path: str) -> IO[bytes]:
+        # a copy, for bytes come from Java slowly
+        with tempfile.TemporaryDirectory() as folder, refusals_of(path):
+            copy = f"{folder}/copy"
+            target = self.jvm.org.apache.hadoop.fs.Path(f"file://{copy}")
+            self.fs.copyToLocalFile(False, self.path(path), target, True)
+            return Path(copy).open("rb")
 
     def create(self, path: str, content: bytes) -> bool:
         # The plain create() of S3A looks first and writes then, so that several at once would succeed; asked for a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -14,6 +15,7 @@ from movielens.storage.refusals import CODES, NO_CREDENTIALS, UNREACHABLE, Stora
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import IO
 
 COPY_BYTES = 256 * 2**20  # S3 copies at most 5 GB in one request, and these in parallel
 KEYS_AT_ONCE = 1000
@@ -91,6 +93,15 @@ class S3Storage:
                 if code_of(error) in ("NoSuchKey", "InvalidRange"):
                     return b""
                 raise
+
+    def open(self, path: str) -> IO[bytes]:
+        # a copy, for a stream breaks with its connection
+        bucket, key = bucket_and_key(path)
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  # for the caller to close
+        with refusals_of(path):
+            self.client.download_fileobj(bucket, key, copy)
+        copy.seek(0)
+        return copy
 
     def create(self, path: str, content: bytes) -> bool:
         bucket, key = bucket_and_key(path)

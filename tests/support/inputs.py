@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from movielens.engines import Look
 from tests.support.project import ROOT
 
 REAL_DATA = Path(os.environ.get("MOVIELENS_DATA", ROOT.parent / "shared" / "data"))
@@ -51,7 +50,3 @@ def real_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real MovieLens release {name} is not at hand; set MOVIELENS_DATA to the folder that holds it")
     return folder
-
-
-# What a first look may have found, so all ways in which the same ratings are read
-LOOKS = (Look(lines=-1), Look(lines=-1, all_valid=True), Look(lines=-1, odd_bytes=True))
