@@ -30,6 +30,7 @@ CHUNK = 2**20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LINE_ENDS = b"\r\n"
 BYTES_OF_BEGINNING = 2**20  # bzip2 gives nothing before a block of up to 900,000 bytes is whole
+BYTES_OF_PART = 2**24  # of a file in a store, for which a request each is not much
 FILES_AT_ONCE = 4
 
 
@@ -57,19 +58,18 @@ class Contents:
         )
 
 
-def contents_of(storage: Storage, files: Sequence[Entry], header: bytes) -> Contents:
+def contents_of(storage: Storage, files: Sequence[Entry], header: bytes, *, near: bool) -> Contents:
     """What the files hold that begin with the header, which may be empty.
 
-    They are read where they are at hand, or where archives must be; of others, far away, their sizes are known. Raises
-    BadInputError for an archive that is damaged.
+    Files that are near are read; of others the sizes are known. Raises BadInputError for an archive that is damaged.
     """
-    look = look_through if at_hand(files) else look_at_ends
+    look = look_through if near else look_at_ends
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         return reduce(add, pool.map(lambda file: look(storage, file, header), [file for file in files if file.size]))
 
 
-def at_hand(files: Sequence[Entry]) -> bool:
-    """Whether files are on this machine, or archives, and so can be, or must be, read apart from the engine."""
+def are_near(files: Sequence[Entry]) -> bool:
+    """Whether files are on this machine, or there are archives among them, which must be read as a whole."""
     return all(is_local(file.path) for file in files) or any(is_compressed(file) for file in files)
 
 
@@ -100,10 +100,11 @@ def look_through(storage: Storage, file: Entry, header: bytes) -> Contents:
         lines += found
         last_digits = None if last_digits is None else last_digits + number
         before = (before + chunk)[-2:]
-    # the last line may not have been ended
-    _, found, number = tally(before, b"\n")
-    last_digits = None if last_digits is None else last_digits + number
-    return Contents(size, in_lines, lines + found, last_digits)
+    if not before.endswith((b"\r", b"\n")):  # the last line was not ended
+        _, found, number = tally(before, b"\n")
+        lines += found
+        last_digits = None if last_digits is None else last_digits + number
+    return Contents(size, in_lines, lines, last_digits)
 
 
 def tally(before: bytes, chunk: bytes) -> tuple[int, int, int]:
@@ -165,6 +166,10 @@ def pieces(storage: Storage, file: Entry) -> Iterator[bytes]:
 
     Raises BadInputError for an archive that is damaged, or has anything behind its end but further archives.
     """
+    if not is_local(file.path) and not is_compressed(file):
+        for start in range(0, file.size, BYTES_OF_PART):
+            yield storage.part(file.path, start, BYTES_OF_PART)
+        return
     with storage.open(file.path) as stream, refused_archives(file.path):
         if file.path.endswith(".gz"):
             yield from read_in_pieces(gzip.GzipFile(fileobj=stream))

@@ -14,10 +14,12 @@ the engine. If both are the same, then every line was plain, and every byte is i
 - Two lines that are read as one, as with an empty field before the line end, have the bytes of a plain line less the
   line end. They are one row and two lines.
 
-Of files that are far away only the ends are looked at. Line ends are then taken to be one byte, the least that they can
-be, so that what was said holds for them as well; lines and digits are not compared.
+Of plain files in a store only the ends are looked at where many machines read them, for they may be too large for one.
+Line ends are then taken to be one byte, the least that they can be, so that what was said of bytes holds for them as
+well; lines and digits are not compared.
 
-Where anything differs, each line is judged, and each must be a row or a reject (`accounted`).
+Where anything differs, each line is judged, and each must be a row or a reject; the valid lines are read once more, for
+a sum over all of them that the rows must have.
 
 Of the datasets that are derived, what can be known from the ratings is compared: how many rows and which ranks the top
 three have, which movies have statistics.
@@ -32,7 +34,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pyspark.sql import functions as F
 
-from movielens.contents import at_hand, beginning_of, contents_of, count_lines
+from movielens.contents import are_near, beginning_of, contents_of, count_lines
 from movielens.contract import SCHEMAS, TOP_RANKS, BadInputError, PipelineError
 from movielens.engines import engine_of
 from movielens.formats.plain import Plain
@@ -44,7 +46,7 @@ from movielens.terminal import count_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql import Column, DataFrame, Row, SparkSession
 
     from movielens.contents import Contents
     from movielens.inputs import Release
@@ -72,7 +74,8 @@ class Proof:
         self.movies: Row | None = None
         self.threads = ThreadPoolExecutor(max_workers=2)
         header = release.format.ratings_header.encode()
-        self.contents = self.threads.submit(contents_of, self.storage, release.ratings, header)
+        self.near = not engine_of(spark).distributed or are_near(release.ratings)
+        self.contents = self.threads.submit(contents_of, self.storage, release.ratings, header, near=self.near)
         self.movie_lines = self.threads.submit(count_lines, self.storage, release.movies)
 
     def plain_release(self) -> Release:
@@ -93,7 +96,7 @@ class Proof:
         and PipelineError where rows are lost.
         """
         if name == "ratings":
-            return self.check_plain(release.plain, rows, written) if release.plain else self.check_lines(name, rows)
+            return self.check_plain(release.plain, rows, written) if release.plain else self.check_judged(rows, written)
         if name == "movies":
             return self.check_movies(rows, written)
         if name == "movies_with_stats":
@@ -110,6 +113,14 @@ class Proof:
         if not agree(contents, rows, found["bytes"], found["last_digits"] or 0):
             raise NotPlainError
         return f", all of {contents.size:,} bytes accounted for"
+
+    def check_judged(self, rows: int, written: DataFrame) -> str:
+        """Ratings whose lines were judged, by their number, and by a sum over those that are valid, read once more."""
+        said, form = self.check_lines("ratings", rows), self.release.format
+        valid = form.cut_ratings(engine_of(self.spark).lines(self.release.ratings), form.valid_rating_line)
+        if valid.agg(sum_of_rows(valid)).collect() != written.agg(sum_of_rows(written)).collect():
+            raise PipelineError(f"ratings has as many rows as {form.ratings_file} has valid lines, but others")
+        return said
 
     def check_movies(self, rows: int, written: DataFrame) -> str:
         """Movies, each of which is there once."""
@@ -134,7 +145,7 @@ class Proof:
         """The lines of a text that are neither blank nor a header, counted apart from the engine where that can be."""
         if name == "movies":
             lines = input_read(self.movie_lines.result)
-        elif at_hand(self.release.ratings):
+        elif self.near:
             lines = input_read(lambda: count_lines(self.storage, self.release.ratings))
         else:
             lines = engine_of(self.spark).lines(self.release.ratings).count()
@@ -185,6 +196,11 @@ def agree(contents: Contents, rows: int, length: int, last_digits: int) -> bool:
         return length + rows == contents.in_lines
     same_digits = contents.last_digits in (None, last_digits)
     return (length, rows) == (contents.in_lines, contents.lines) and same_digits
+
+
+def sum_of_rows(frame: DataFrame) -> Column:
+    """What tells rows from others, in whatever order: BIGINT, an aggregate over all rows."""
+    return F.sum(F.pmod(F.xxhash64(*frame.columns), F.lit(2**31)))
 
 
 def input_read(read: Callable[[], Answer]) -> Answer:

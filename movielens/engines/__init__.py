@@ -25,6 +25,7 @@ class Engine(Protocol):
     name: str
     alternative: str  # the other engine, and how to have it
     shows_progress: bool  # on a terminal, by itself
+    distributed: bool  # it may read with more machines than this one
 
     @property
     def version(self) -> str:

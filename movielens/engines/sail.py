@@ -125,6 +125,7 @@ class Sail:
     name = "sail"
     alternative = "Apache Spark: --engine spark, or spark-submit"
     shows_progress = False
+    distributed = False
 
     def __init__(self, session: SparkSession) -> None:
         self.session = session

@@ -73,6 +73,7 @@ class Spark:
     name = "spark"
     alternative = "in process, no Java: --engine sail"
     shows_progress = True
+    distributed = True
 
     def __init__(self, session: SparkSession) -> None:
         self.session = session
