@@ -25,7 +25,7 @@ RUN python -m venv /opt/movielens/environment \
 # What both images have in common and what seldom changes; the job itself comes last, so that a change is built soon
 FROM base AS common
 
-LABEL org.opencontainers.image.description="Four Parquet datasets made from MovieLens movies.dat and ratings.dat"
+LABEL org.opencontainers.image.description="Four Parquet datasets made from a release of MovieLens"
 COPY --from=embedded-environment /opt/movielens/environment /opt/movielens/environment
 ENV HOME=/tmp MOVIELENS_ENGINE=sail
 WORKDIR /app

@@ -3,7 +3,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["pysail==0.7.2", "pyspark-client==4.1.2", "boto3==1.44.5", "pandas==2.3.3"]
 # ///
-"""Publishes four Parquet datasets made from MovieLens movies.dat and ratings.dat.
+"""Publishes four Parquet datasets made from a release of MovieLens.
 
 ratings, movies, movies with their highest, lowest and average rating, and each user's top three movies.
 Nothing is read before `output_result`; nothing of an earlier result is touched before the new one is complete.
@@ -33,12 +33,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     """The command line: input_path and output_path (made absolute), engine, max_rejects. Exits 2 when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="movielens_pipeline",
-        description="Publishes four Parquet datasets made from MovieLens movies.dat and ratings.dat.",
+        description="Publishes four Parquet datasets made from a release of MovieLens.",
         epilog="Exit status: 0 done, 1 unexpected failure, 2 usage, 3 bad input, 4 the output is being published by "
         "another run, 130 interrupted.",
         allow_abbrev=False,
     )
-    where_from = "where movies.dat and ratings.dat are: a folder, file://, s3:// or s3a:// or, on spark, hdfs://"
+    where_from = (
+        "a release of MovieLens, its folder or its .zip: here, at file://, s3:// or s3a:// or, on spark, hdfs://"
+    )
     where_to = "where to publish; the same kinds of path"
     which = "sail runs in this process; spark is Apache Spark (default: spark under spark-submit, otherwise sail)"
     how_many = "let up to N lines that are not valid pass, into the dataset rejects (default: %(default)s)"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from movielens import archives
 from movielens.contents import BYTE_ORDER_MARK, beginning_of
-from movielens.contract import HEADER_NOT_EXPECTED, BadInputError
+from movielens.contract import HEADER_NOT_EXPECTED, BadInputError, UsageError
 from movielens.engines import engine_of
 from movielens.formats import FORMATS, Format
 from movielens.storage import in_parallel
 from movielens.storage.paths import absolute, is_local, join
-from movielens.terminal import shortened
+from movielens.terminal import megabytes, phase, shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyspark.sql import SparkSession
 
     from movielens.formats.plain import Plain
@@ -62,6 +66,8 @@ class Release:
     format: Format
     ratings: tuple[Entry, ...]
     movies: tuple[Entry, ...]
+    archive: Entry | None = None
+    unpacked_to: str = ""
     plain: Plain | None = None
     odd_bytes: bool = False
 
@@ -70,6 +76,15 @@ class Release:
         """All files."""
         return self.movies + self.ratings
 
+    @property
+    def given(self) -> tuple[Entry, ...]:
+        """All files that were given: those, or the archive that they were unpacked from."""
+        return (self.archive,) if self.archive else self.files
+
+    def name_of(self, file: str) -> str:
+        """The path of a file as the person who gave it knows it."""
+        return file.replace(self.unpacked_to, self.archive.path, 1) if self.archive else file
+
     def headed(self, name: str) -> tuple[Entry, ...]:
         """The files of a text, `ratings` or `movies`, that begin with a header: one that is empty has none."""
         files = {"ratings": self.ratings, "movies": self.movies}[name]
@@ -77,7 +92,7 @@ class Release:
 
 
 def found_release(spark: SparkSession, release: str | Release) -> Release:
-    """The release, found where only its path is given."""
+    """The release, found where only the path of its folder is given."""
     return find_release(spark, release) if isinstance(release, str) else release
 
 
@@ -94,6 +109,50 @@ def find_release(spark: SparkSession, input_path: str) -> Release:
     release = Release(form, ratings, movies)
     require_headers(storage, release)
     return release
+
+
+def find_archive(spark: SparkSession, input_path: str) -> Entry | None:
+    """The archive that a path names; None where it names none.
+
+    Raises UsageError where what is unpacked on this machine would not be seen by all that are to read it.
+    """
+    path, engine = absolute(input_path), engine_of(spark)
+    if not path.lower().endswith(archives.SUFFIX):
+        return None
+    there = engine.storage(path).entries(path.rpartition("/")[0])
+    archive = next((entry for entry in there if entry.path == path and not entry.is_folder), None)
+    if archive and not engine.on_one_machine:
+        raise UsageError(
+            f"{path} would be unpacked on this machine, whose files the workers of the cluster do not see: unpack it "
+            "where they do, and give its folder"
+        )
+    return archive
+
+
+def given_files(spark: SparkSession, input_path: str) -> tuple[Entry, ...]:
+    """All files that are given by a path: those of a release, or an archive."""
+    archive = find_archive(spark, input_path)
+    return (archive,) if archive else find_release(spark, input_path).files
+
+
+@contextmanager
+def unpacked(spark: SparkSession, archive: Entry) -> Iterator[Release]:
+    """The release in an archive, its files unpacked to a temporary folder for as long as this lasts.
+
+    Raises BadInputError as `find_release` does, and where the archive is not what it should be.
+    """
+    storage, names = engine_of(spark).storage(archive.path), [name for form in FORMATS for name in form.files.values()]
+    with archives.folder_for_a_while() as folder:
+        with phase("archive", timer=True) as done:
+            with storage.open(archive.path) as file:
+                archives.unpack(file, archive.path, names, folder)
+            try:
+                release = replace(find_release(spark, folder), archive=archive, unpacked_to=folder)
+            except BadInputError as error:
+                raise BadInputError(str(error).replace(folder, archive.path)) from error
+            names, size = [file.name for file in release.files], sum(file.size for file in release.files)
+            done(f"{' and '.join(names)} ({megabytes(size)}) unpacked, format: {release.format.name}")
+        yield release
 
 
 def format_of(storage: Storage, folder: str, names: list[str]) -> Format:

@@ -34,7 +34,7 @@ def stage_rejects(
     """
     found = found_once(spark, release, staging, texts)
     counts = count(found, release.format, texts)
-    show(found)
+    show(found, release)
     total = sum(counts.values())
     if total > max_rejects:
         raise BadInputError(f"{count_of(total, 'line')} not valid, more than --max_rejects {max_rejects} allows")
@@ -60,8 +60,8 @@ def count(found: DataFrame, form: Format, texts: Sequence[str]) -> dict[str, int
     return counts
 
 
-def show(found: DataFrame) -> None:
+def show(found: DataFrame, release: Release) -> None:
     """Shows the first rejects, with their files."""
     lines = found.withColumn("line", F.substring("line", 1, CHARACTERS_SHOWN + 1))
     for row in lines.orderBy("file", "reason", "line").limit(REJECTS_SHOWN).collect():
-        log.warning("%s: %s: %s", absolute(row["file"]), row["reason"], shortened(row["line"]))
+        log.warning("%s: %s: %s", release.name_of(absolute(row["file"])), row["reason"], shortened(row["line"]))

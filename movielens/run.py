@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from movielens.contract import VERSION, BadInputError, PipelineError
 from movielens.engines import engine_of
 from movielens.failures import explaining
-from movielens.inputs import find_release
+from movielens.inputs import find_archive, find_release, given_files, unpacked
 from movielens.manifest import Dataset, Manifest
 from movielens.proof import NotPlainError, proving
 from movielens.publishing import Publication
@@ -22,7 +22,7 @@ from movielens.runs import new_run_id, utc_now
 from movielens.storage.paths import is_local, join
 from movielens.storage.refusals import CHECK_THE_NETWORK, StorageError
 from movielens.tables import columns_of
-from movielens.terminal import count_of, log, phase
+from movielens.terminal import count_of, log, megabytes, phase
 
 if TYPE_CHECKING:
     import argparse
@@ -46,14 +46,40 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job) -> None:
 
     `job` describes them, writes them to a folder with a check of each, and returns their rows. Raises PipelineError.
     """
-    engine = engine_of(spark)
     started, clock = utc_now(), time.monotonic()
-    form = ""
-    try:
-        release = in_time(arguments.input_path, BadInputError, lambda: find_release(spark, arguments.input_path))
-        form = f", format: {release.format.name}"
-    finally:  # also where there is no input
-        log.info("engine: %s %s (the other: %s)%s", engine.name, engine.version, engine.alternative, form)
+    with opened(spark, arguments.input_path) as release:
+        manifest = published(spark, release, arguments, job, started)
+    total = sum(dataset.bytes for dataset in manifest.datasets.values())
+    log.info(
+        "%d datasets in %s (%s, %s), %.1f s in all",
+        len(manifest.datasets), arguments.output_path, megabytes(total), count_of(manifest.rejects, "reject"),
+        time.monotonic() - clock,
+    )  # fmt: skip
+
+
+@contextmanager
+def opened(spark: SparkSession, input_path: str) -> Iterator[Release]:
+    """The release at a path; of an archive its files, which are unpacked for as long as this lasts.
+
+    Says which engine reads it, and its format.
+    """
+    engine, form = engine_of(spark), ""
+    with ExitStack() as until_the_end:
+        try:
+            archive = in_time(input_path, BadInputError, lambda: find_archive(spark, input_path))
+            if archive:
+                release = until_the_end.enter_context(unpacked(spark, archive))
+            else:
+                release = in_time(input_path, BadInputError, lambda: find_release(spark, input_path))
+            form = f", format: {release.format.name}"
+        finally:  # also where there is no input
+            log.info("engine: %s %s (the other: %s)%s", engine.name, engine.version, engine.alternative, form)
+        yield release
+
+
+def published(spark: SparkSession, release: Release, arguments: argparse.Namespace, job: Job, started: str) -> Manifest:
+    """Makes the datasets of a release and publishes them; returns what is said of them."""
+    engine = engine_of(spark)
     publication = in_time(arguments.output_path, PipelineError, lambda: open_publication(spark, arguments.output_path))
     if not publication.recover():
         publication.sweep()
@@ -66,18 +92,14 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job) -> None:
             engine={"name": engine.name, "version": engine.version},
             started=started,
             finished=utc_now(),
-            input_files=[{"path": file.path, "bytes": file.size, "accounted": True} for file in release.files],
+            input_files=[{"path": file.path, "bytes": file.size, "accounted": True} for file in release.given],
             rejects=rows.get("rejects", 0),
             datasets={name: describe_dataset(spark, publication, name, count) for name, count in rows.items()},
         )
         with phase("publishing", timer=False) as done:
             publication.publish(manifest)
             done("complete")
-    total = sum(dataset.bytes for dataset in manifest.datasets.values())
-    log.info(
-        "%d datasets in %s (%.1f MB, %s), %.1f s in all",
-        len(rows), arguments.output_path, total / 1e6, count_of(manifest.rejects, "reject"), time.monotonic() - clock,
-    )  # fmt: skip
+    return manifest
 
 
 def open_publication(spark: SparkSession, output: str) -> Publication:
@@ -105,7 +127,7 @@ def unchanged(spark: SparkSession, release: Release, input_path: str) -> Iterato
     """Raises BadInputError where the release is another one in the end, whatever else failed by that."""
 
     def require_unchanged() -> None:
-        if find_release(spark, input_path) != release:
+        if given_files(spark, input_path) != release.given:
             raise BadInputError(f"{input_path} changed while it was read")
 
     try:

@@ -31,6 +31,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def megabytes(size: int) -> str:
+    """`0.9 MB`, of bytes."""
+    return f"{size / 1e6:,.1f} MB"
+
+
 def shortened(line: str) -> str:
     """A line for the terminal: control characters escaped, cut where it gets long."""
     return repr(line[:CHARACTERS_SHOWN]) + ("..." if len(line) > CHARACTERS_SHOWN else "")

@@ -38,6 +38,8 @@ NOT_RUN_HERE = {
     "./exec_local_compute_local_storage.sh": "test_shell runs it in a fresh clone",
     "./exec_local_compute_local_storage.sh --input_path dataset --output_path output": "as above, with arguments",
     "./exec_local_compute_local_storage.sh --engine spark": "as above, on spark",
+    "./exec_local_compute_local_storage.sh --input_path ml-latest-small.zip": "as above, with an archive",
+    ".venv/bin/python check_local_results.py --input_path ml-latest-small.zip": "as above",
     "./exec_local_compute_local_storage.sh --report": "as above, with the page",
     "uv run report.py": "test_requirements does",
     ".venv-spark/bin/python -m tests.picture": "test_report does",

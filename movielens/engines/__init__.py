@@ -28,6 +28,10 @@ class Engine(Protocol):
     distributed: bool  # it may read with more machines than this one
 
     @property
+    def on_one_machine(self) -> bool:
+        """Whether all that read and write are on this machine, and see its files."""
+
+    @property
     def version(self) -> str:
         """The version of the engine behind the session."""
 

@@ -126,6 +126,7 @@ class Sail:
     alternative = "Apache Spark: --engine spark, or spark-submit"
     shows_progress = False
     distributed = False
+    on_one_machine = True
 
     def __init__(self, session: SparkSession) -> None:
         self.session = session

@@ -82,6 +82,10 @@ class Spark:
     def version(self) -> str:
         return str(self.session.version)
 
+    @property
+    def on_one_machine(self) -> bool:
+        return str(self.session.sparkContext.master).startswith("local")
+
     def storage(self, path: str) -> Storage:
         return DiskStorage() if is_local(path) else HadoopStorage(self.session, path)
 

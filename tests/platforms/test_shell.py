@@ -101,6 +101,21 @@ def test_with_report_there_is_a_page_when_the_job_is_done(shell: Shell, tmp_path
 
 
 @pytest.mark.usefixtures("first_run")
+def test_a_release_is_read_as_it_was_downloaded(shell: Shell, clone: Path, tmp_path: Path) -> None:
+    # given an archive of CSV
+    generate = [clone / ".venv/bin/python", clone / "dataset" / "generate.py", "--format", "csv", "--zip"]
+    subprocess.run([*generate, "--ratings", "9000", "--output_path", tmp_path], check=True, capture_output=True)
+    archive = tmp_path / "movielens.zip"
+    # when the wrapper gets it
+    done = shell("exec_local_compute_local_storage.sh", "--input_path", archive, "--output_path", tmp_path / "out")
+    # then the result is right, as the check of that environment says
+    assert done.returncode == 0, done.stderr
+    check = [clone / ".venv/bin/python", clone / "check_local_results.py"]
+    done = subprocess.run([*check, "--input_path", archive, "--output_path", tmp_path / "out"], check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.usefixtures("first_run")
 @pytest.mark.parametrize(("arguments", "status"), [(["--no_such"], 2), (["--input_path", "nowhere"], 3)])
 def test_the_exit_status_is_the_job_s(shell: Shell, arguments: list[str], status: int) -> None:
     assert shell("exec_local_compute_local_storage.sh", *arguments).returncode == status
