@@ -123,6 +123,7 @@ FIELDS_MISSING = "fields missing"
 TOO_MANY_FIELDS = "too many fields"
 HEADER_NOT_EXPECTED = "header not as expected"
 QUOTES_NOT_BALANCED = "quotes not balanced"
+FLAG_NOT_0_OR_1 = "genre flag not 0 or 1"
 DUPLICATE_MOVIE = "duplicate movieId"
 
 # --------------------------------------------------------------------------------------------------------------------

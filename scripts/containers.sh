@@ -30,19 +30,28 @@ run_in_container() {
     /opt/movielens/scripts/upload_dataset.py
   if [[ $input != *://* ]]; then
     [[ -e $input ]] || die 3 "$input not found"
-    input=$(CDPATH='' cd "$input" && pwd)
+    input=$(absolute "$input")
     options+=(--mount "$(mount_of "$input"),readonly")
   fi
   if [[ $output != *://* ]]; then
     mkdir -p "$output" || die 1 "$output cannot be made"
-    output=$(CDPATH='' cd "$output" && pwd)
+    output=$(absolute "$output")
     options+=(--mount "$(mount_of "$output")")
   fi
   exec docker run "${options[@]}" "$image" --input_path "$input" --output_path "$output" \
     ${arguments[@]+"${arguments[@]}"}
 }
 
-# mount_of FOLDER: prints the mount of a folder where it stands, its fields quoted, for a path may hold a comma.
+# absolute PATH: prints the absolute path of a folder, or of a file, such as an archive.
+absolute() {
+  if [[ -d $1 ]]; then
+    CDPATH='' cd "$1" && pwd
+  else
+    printf '%s/%s' "$(CDPATH='' cd "$(dirname "$1")" && pwd)" "$(basename "$1")"
+  fi
+}
+
+# mount_of PATH: prints the mount of a path where it stands, its fields quoted, for a path may hold a comma.
 mount_of() {
   local path=${1//\"/\"\"}
   printf 'type=bind,"source=%s","target=%s"' "$path" "$path"

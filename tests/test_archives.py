@@ -59,7 +59,8 @@ def test_a_release_is_read_from_its_archive(
     assert_equal_by_check(release, output_path)
     # and the first line names the format, the manifest the archive, and nothing is left
     assert f"unpacked, format: {'dat' if name == 'ml-1m' else 'csv'} in " in said.splitlines()[0]
-    assert manifest_of(output_path)["input_files"] == [{"path": str(archive), "bytes": archive.stat().st_size}]
+    [given] = manifest_of(output_path)["input_files"]
+    assert (given["path"], given["bytes"]) == (str(archive), archive.stat().st_size)
     assert not list(temporary.iterdir())
 
 

@@ -11,15 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.inputs import generate
 from tests.support.project import ROOT
 
 NAMES = ("movies.dat", "ratings.dat")
-
-
-def generate(folder: Path, *arguments: object) -> Path:
-    command = [sys.executable, ROOT / "dataset" / "generate.py", "--output_path", folder, *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,11 @@ def test_the_datasets_of_the_readme_are_the_contract_s() -> None:
 
 
 def test_the_reasons_of_the_readme_are_the_code_s() -> None:
-    reasons = {contract.NUL_BYTE, contract.FIELDS_MISSING, contract.TOO_MANY_FIELDS, contract.DUPLICATE_MOVIE} | {
+    of_lines = {
+        contract.NUL_BYTE, contract.HEADER_NOT_EXPECTED, contract.QUOTES_NOT_BALANCED, contract.FIELDS_MISSING,
+        contract.TOO_MANY_FIELDS, contract.FLAG_NOT_0_OR_1, contract.DUPLICATE_MOVIE,
+    }  # fmt: skip
+    reasons = of_lines | {
         reason for field in contract.RATING_FIELDS + contract.MOVIE_FIELDS for _, reason in field.rules
     }
     assert table_after(page("input"), "## Lines that are not valid").keys() - {"reason"} == reasons

@@ -6,8 +6,6 @@ import bz2
 import csv
 import gzip
 import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,8 @@ from movielens import contract, rejects
 from movielens.inputs import find_release
 from movielens.reading import find_rejects
 from tests.support.golden import assert_golden
-from tests.support.inputs import MOVIES, RATINGS, real_data, write_input
+from tests.support.inputs import MOVIES, RATINGS, generate, real_data, write_input
 from tests.support.jobs import Main, Publish
-from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check, rows_of, visible_names
 
 RATINGS_HEADER = b"userId,movieId,rating,timestamp\r\n"
@@ -96,11 +93,7 @@ def test_each_format_has_the_same_rows(spark: Any, tmp_path: Path, write: Any) -
 def test_the_same_release_in_each_format_gives_the_same_datasets(publish: Publish, tmp_path: Path, engine: str) -> None:
     # given releases with the difficulties of each format
     for form in ("dat", "csv", "100k"):
-        subprocess.run(
-            [sys.executable, ROOT / "dataset" / "generate.py", "--ratings", "9000", "--format", form,
-             "--output_path", tmp_path / form],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        generate(tmp_path / form, "--ratings", 9000, "--format", form)
         first, *_ = publish(engine, tmp_path / form, tmp_path / f"out-{form}").splitlines()
         # then the first line names the format
         assert first.endswith(f", format: {form}")

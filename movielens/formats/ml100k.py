@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from movielens.contract import FIELDS_MISSING, MOVIE_FIELDS, TOO_MANY_FIELDS
+from movielens.contract import FIELDS_MISSING, FLAG_NOT_0_OR_1, MOVIE_FIELDS, TOO_MANY_FIELDS
 from movielens.formats.base import Format, reason
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ GENRES = (
 )  # fmt: skip
 # What the releases since 10M say of a movie without genres
 NO_GENRES = "(no genres listed)"
-
-FLAG_NOT_0_OR_1 = "genre flag not 0 or 1"
 
 # movieId, title, release date, video release date, address, flags
 BEFORE_FLAGS = r"^[^|]*\|([^|]*)\|[^|]*\|[^|]*\|[^|]*"

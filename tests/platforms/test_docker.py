@@ -20,7 +20,7 @@ import pytest
 from movielens import contract
 from tests.support import s3server
 from tests.support.containers import Docker, network_of_this_machine, one_build_at_a_time
-from tests.support.inputs import rating_lines, write_input
+from tests.support.inputs import generate, rating_lines, write_input
 from tests.support.jobs import job_environment
 from tests.support.places import Bucket
 from tests.support.project import ROOT, copy_project
@@ -206,10 +206,11 @@ class open_container:  # noqa: N801  # a context manager
 
 
 def test_both_images_reach_a_bucket(
-    image_of_engine: tuple[Docker, str], s3_server: s3server.S3Server, bucket_path: Bucket
+    image_of_engine: tuple[Docker, str], s3_server: s3server.S3Server, bucket_path: Bucket, tmp_path: Path
 ) -> None:
+    # given the bundled dataset in the form of another release
     docker, name = image_of_engine
-    address = s3_server.upload(ROOT / "dataset", f"{bucket_path.prefix}-input")
+    address = s3_server.upload(generate(tmp_path, "--format", "csv"), f"{bucket_path.prefix}-input")
     environment = s3_server.environment()
     names = [word for variable in environment for word in ("--env", variable)]
     network = [f"--network={network_of_this_machine()}"] if network_of_this_machine() else []
@@ -334,6 +335,16 @@ def test_the_wrapper_mounts_the_folders_where_they_stand(wrappers_ready: Path, t
     assert_equal_by_check(folder, output)
     manifest = json.loads((output / "_manifest.json").read_bytes())
     assert manifest["input_files"][0]["path"] == str(folder / "movies.dat")
+
+
+def test_the_wrapper_takes_an_archive(wrappers_ready: Path, tmp_path: Path) -> None:
+    archive = generate(tmp_path / "a b", "--format", "csv", "--zip", "--ratings", 9000) / "movielens.zip"
+    done = wrapper(
+        wrappers_ready, "run_docker_local_compute_local_storage.sh", "--input_path", archive, "--output_path",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, said_by(done)
+    assert_equal_by_check(archive, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("proxy")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import s3server
-from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from tests.support.inputs import MOVIES, RATINGS, generate, movie_lines, rating_lines, write_input
 from tests.support.jobs import job_environment
 from tests.support.project import ROOT, copy_project
 from tests.support.results import assert_equal_by_check, visible_names
@@ -103,9 +103,7 @@ def test_with_report_there_is_a_page_when_the_job_is_done(shell: Shell, tmp_path
 @pytest.mark.usefixtures("first_run")
 def test_a_release_is_read_as_it_was_downloaded(shell: Shell, clone: Path, tmp_path: Path) -> None:
     # given an archive of CSV
-    generate = [clone / ".venv/bin/python", clone / "dataset" / "generate.py", "--format", "csv", "--zip"]
-    subprocess.run([*generate, "--ratings", "9000", "--output_path", tmp_path], check=True, capture_output=True)
-    archive = tmp_path / "movielens.zip"
+    archive = generate(tmp_path, "--format", "csv", "--zip", "--ratings", 9000) / "movielens.zip"
     # when the wrapper gets it
     done = shell("exec_local_compute_local_storage.sh", "--input_path", archive, "--output_path", tmp_path / "out")
     # then the result is right, as the check of that environment says

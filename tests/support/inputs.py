@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,13 @@ def write_input(folder: Path, ratings: bytes = rating_lines(RATINGS), movies: by
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ratings.dat").write_bytes(ratings)
     (folder / "movies.dat").write_bytes(movies)
+    return folder
+
+
+def generate(folder: Path, *arguments: object) -> Path:
+    """A release that dataset/generate.py makes; without other arguments than its format that of dataset/."""
+    command = [sys.executable, ROOT / "dataset" / "generate.py", "--output_path", folder, *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
     return folder
 
 
