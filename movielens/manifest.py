@@ -39,7 +39,8 @@ class Dataset:
 class Manifest:
     """What is published: by which run, from what, and in place of which result.
 
-    `previous` has the run id of the result before and the rows of its datasets; None for a first one.
+    `previous` has the run id of the result before and the rows of its datasets; None for a first one. Earlier versions
+    did not write `input_format`.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class Manifest:
     rejects: int
     datasets: dict[str, Dataset]
     previous: dict[str, Any] | None = None
+    input_format: str = ""
 
     def to_json(self) -> bytes:
         """The manifest as it is written."""

@@ -93,6 +93,7 @@ def published(spark: SparkSession, release: Release, arguments: argparse.Namespa
             started=started,
             finished=utc_now(),
             input_files=[{"path": file.path, "bytes": file.size, "accounted": True} for file in release.given],
+            input_format=release.format.name,
             rejects=rows.get("rejects", 0),
             datasets={name: describe_dataset(spark, publication, name, count) for name, count in rows.items()},
         )

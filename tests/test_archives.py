@@ -58,9 +58,11 @@ def test_a_release_is_read_from_its_archive(
     assert_equal_by_check(archive, output_path)
     assert_equal_by_check(release, output_path)
     # and the first line names the format, the manifest the archive, and nothing is left
-    assert f"unpacked, format: {'dat' if name == 'ml-1m' else 'csv'} in " in said.splitlines()[0]
-    [given] = manifest_of(output_path)["input_files"]
+    manifest = manifest_of(output_path)
+    [given] = manifest["input_files"]
     assert (given["path"], given["bytes"]) == (str(archive), archive.stat().st_size)
+    assert manifest["input_format"] == {"ml-1m": "dat", "ml-latest-small": "csv"}[name]
+    assert f"unpacked, format: {manifest['input_format']} in " in said.splitlines()[0]
     assert not list(temporary.iterdir())
 
 

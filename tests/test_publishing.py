@@ -79,6 +79,7 @@ def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_p
     assert manifest["job_version"] == contract.VERSION
     assert manifest["engine"]["name"] == engine
     assert before <= utc(manifest["started"]) <= utc(manifest["finished"]) <= now()
+    assert manifest["input_format"] == "dat"
     assert manifest["input_files"] == [
         {"path": str(input_path / name), "bytes": (input_path / name).stat().st_size, "accounted": True}
         for name in ("movies.dat", "ratings.dat")
