@@ -15,7 +15,7 @@ import pytest
 
 from check_local_results import COLUMNS
 from movielens import contract
-from tests.support.inputs import movie_lines, rating_lines, real_data, write_input
+from tests.support.inputs import generate, movie_lines, rating_lines, real_data, write_input
 from tests.support.jobs import Publish, job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import assert_equal_by_check, rows_of
@@ -120,3 +120,21 @@ def test_a_standalone_cluster_gives_the_same_rows(standalone_cluster: str, tmp_p
     executors = (tmp_path / "cluster.log").read_text()
     assert len(set(re.findall(r"Launching executor (\S+/\d+) on worker (\S+)", executors))) == 2
     assert any((tmp_path / "work").iterdir())
+
+
+@pytest.mark.thorough
+def test_a_cluster_that_does_not_see_this_machine_s_files_takes_no_archive(
+    standalone_cluster: str, tmp_path: Path
+) -> None:
+    archive = generate(tmp_path, "--ratings", 9000, "--zip") / "movielens.zip"
+    done = subprocess.run(
+        ["spark-submit", "--master", standalone_cluster, "--conf", "spark.driver.host=127.0.0.1",
+         ROOT / "movielens_pipeline.py", "--input_path", archive, "--output_path", tmp_path / "out"],
+        env=job_environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        f"movielens_pipeline: error: {archive} would be unpacked on this machine, whose files the workers of the "
+        "cluster do not see: unpack it where they do, and give its folder"
+    )
+    assert not (tmp_path / "out").exists()
