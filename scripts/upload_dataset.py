@@ -16,13 +16,15 @@ sys.path.insert(0, str(ROOT))
 from movielens.contract import PipelineError  # noqa: E402  # found through the line above
 from movielens.storage.s3 import refusals_of, s3_client  # noqa: E402  # as above
 
+RELEASE_FILES = ("movies.dat", "ratings.dat", "movies.csv", "ratings.csv", "u.data", "u.item")
+
 
 def upload(bucket: str, *, dry_run: bool) -> None:
-    """Uploads both files, unless one of them is there, under its name or compressed."""
+    """Uploads both files, unless one of a release is there, of whatever format, under its name or compressed."""
     client = s3_client()
     there = client.list_objects_v2(Bucket=bucket, Prefix="dataset/").get("Contents", [])
     names = {found["Key"].split("/")[1] for found in there}  # a folder of parts has its name before theirs
-    if any(name.startswith(("movies.dat", "ratings.dat")) for name in names):
+    if any(name.startswith(RELEASE_FILES) for name in names):
         return
     for name in ("movies.dat", "ratings.dat"):
         file = str(ROOT / "dataset" / name)

@@ -286,6 +286,17 @@ def test_a_bucket_gets_the_dataset_once_and_a_right_result_from_both_engines(
     assert subprocess.run([*check[:-1], f"s3://{bucket}/nothing"], check=False).returncode == 2
 
 
+def test_a_release_of_another_format_that_is_in_the_bucket_is_left_alone(
+    s3_server: s3server.S3Server, bucket: str
+) -> None:
+    s3_server.client.put_object(Bucket=bucket, Key="dataset/ratings.csv", Body=b"")
+    upload = [sys.executable, ROOT / "scripts" / "upload_dataset.py", bucket]
+    environment = {**job_environment(), **s3_server.environment()}
+    done = subprocess.run(upload, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert s3_server.client.list_objects_v2(Bucket=bucket, Prefix="dataset/")["KeyCount"] == 1
+
+
 def test_without_the_name_of_a_bucket_it_is_one_line(shell: Shell) -> None:
     for script in ("exec_local_compute_s3_storage.sh", "run_docker_local_compute_s3_storage.sh"):
         done = shell(script)
