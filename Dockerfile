@@ -90,8 +90,8 @@ RUN python -m venv /opt/movielens/.venv-aws \
     && find /opt/movielens/.venv-aws -type d -name examples -prune -exec rm -r {} +
 ENV HOME=/tmp PATH=/opt/movielens/.venv-aws/bin:$PATH
 COPY dataset/*.dat /opt/movielens/dataset/
-COPY scripts/aws.sh scripts/common.sh scripts/environments.sh scripts/emr_cluster.sh scripts/emr_serverless.sh \
-     scripts/upload_dataset.py /opt/movielens/scripts/
+COPY scripts/aws.sh scripts/check_aws.sh scripts/common.sh scripts/environments.sh scripts/emr_cluster.sh \
+     scripts/emr_serverless.sh scripts/upload_dataset.py /opt/movielens/scripts/
 COPY movielens/ /opt/movielens/movielens/
 COPY exec_EMR_compute_s3_storage.sh movielens_pipeline.py /opt/movielens/
 WORKDIR /tmp

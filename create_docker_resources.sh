@@ -7,7 +7,8 @@
 # lies in the bucket, and the image in the registry: some 0.02 USD a month.
 #
 # Environment (set_env_vars.sh has defaults):
-#   S3_BUCKET_NAME       the bucket; required; one that is there already is left as it is
+#   S3_BUCKET_NAME       the bucket; required; one of yours that is there already is left as it is
+#   S3_KMS_KEY_ARN       the key of KMS that the bucket is encrypted with (S3's own; once given, it stays)
 #   AWS_DEFAULT_REGION   where
 #   FARGATE_TIME_LIMIT   after which time a task ends by itself: 90s, 30m or 2h (2h)
 #   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
@@ -32,24 +33,35 @@ main() {
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   require_bucket
   use_aws_cli "$root"
+  find_account
   FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
   seconds_in FARGATE_TIME_LIMIT >/dev/null
-  local image=movielens_pipeline:fargate storage registry repository tag digest architecture=X86_64
-  build_image "$root" "$image" embedded
+  local image=movielens_pipeline:fargate storage registry repository base tag digest architecture=X86_64
+  base=$(newest_base "$root")
+  build_image "$root" "$image" embedded "$base"
+  [[ $(docker image inspect --format '{{.Architecture}}' "$image") != arm64 ]] || architecture=ARM64
   deploy_storage "$root"
   deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"
   deploy_stack "$STACK_NAME-registry" "$root/infrastructure/registry.yaml" "RepositoryName=$STACK_NAME"
   registry=$(stack_outputs "$STACK_NAME-registry")
   repository=$(value_of "$registry" RepositoryUri)
-  tag=$(cat "$root/VERSION")-$(made_of "$image")
+  # of the same files there is an image for each base image and each architecture
+  tag=$(cat "$root/VERSION")-$(made_of "$image")-$(tr '[:upper:]' '[:lower:]' <<<"$architecture")
   push_image "$image" "$repository" "$tag"
   digest=$(digest_of "$tag")
-  [[ $(docker image inspect --format '{{.Architecture}}' "$image") != arm64 ]] || architecture=ARM64
   storage=$(stack_outputs "$STACK_NAME-storage")
   deploy_stack "$STACK_NAME-fargate" "$root/infrastructure/fargate.yaml" "Name=$STACK_NAME" \
     "Image=$repository@$digest" "Architecture=$architecture" "TimeLimit=$FARGATE_TIME_LIMIT" \
     "RepositoryArn=$(value_of "$registry" RepositoryArn)" "JobPolicy=$(value_of "$storage" JobPolicy)"
   say "ready: run_docker_fargate.sh; delete_docker_resources.sh removes all of this"
+}
+
+# newest_base ROOT: gets the newest base image, with what was mended in it, and prints its id.
+newest_base() {
+  local name
+  name=$(sed -n 's/^FROM \([^ ]*\) AS base$/\1/p' "$1/Dockerfile")
+  docker pull --quiet "$name" >/dev/null 2>&1 || say "$name could not be looked for; an earlier one is taken"
+  docker image inspect --format '{{.Id}}' "$name" 2>/dev/null || true
 }
 
 # push_image IMAGE REPOSITORY TAG: brings the image into the registry, unless it is there.
@@ -58,13 +70,16 @@ push_image() {
   digest=$(digest_of "$tag")
   [[ -z $digest ]] || return 0
   password=$(ask ecr get-login-password)
+  # shellcheck disable=SC2064 # the registry is named now
+  trap "docker logout '${repository%%/*}' >/dev/null" EXIT # however this ends
   docker login --username AWS --password-stdin "${repository%%/*}" <<<"$password" >/dev/null ||
     die 1 "docker login ${repository%%/*} failed, for the reason above"
   docker tag "$image" "$repository:$tag"
   say "pushing $repository:$tag"
   docker push --quiet "$repository:$tag" >/dev/null || die 1 "docker push $repository:$tag failed, for the reason above"
-  docker logout "${repository%%/*}" >/dev/null
   docker rmi "$repository:$tag" >/dev/null
+  docker logout "${repository%%/*}" >/dev/null
+  trap - EXIT
 }
 
 # digest_of TAG: prints the digest of the image in the registry; nothing where there is none.

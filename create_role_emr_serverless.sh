@@ -9,7 +9,8 @@
 #   --delete   removes them; the bucket and all that is in it stays
 #
 # Environment (set_env_vars.sh has defaults):
-#   S3_BUCKET_NAME       the bucket; required; one that is there already is left as it is
+#   S3_BUCKET_NAME       the bucket; required; one of yours that is there already is left as it is
+#   S3_KMS_KEY_ARN       the key of KMS that the bucket is encrypted with (S3's own; once given, it stays)
 #   AWS_DEFAULT_REGION   where
 #   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
@@ -31,20 +32,32 @@ main() {
   [[ $# == 0 || $* == --delete ]] || die 2 "unknown argument: $*; --help tells which there are"
   require_bucket
   use_aws_cli "$root"
+  find_account
   if [[ ${1:-} == --delete ]]; then
     delete_stack "$STACK_NAME-emr"
     delete_what_is_shared "$STACK_NAME-fargate"
     return
   fi
-  local storage roles
+  local storage roles key
+  make_spot_role
   deploy_storage "$root"
   deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"
   storage=$(stack_outputs "$STACK_NAME-storage")
+  key=$(stack_parameters "$STACK_NAME-storage")
   deploy_stack "$STACK_NAME-emr" "$root/infrastructure/emr.yaml" "BucketName=$S3_BUCKET_NAME" \
-    "JobPolicy=$(value_of "$storage" JobPolicy)"
+    "JobPolicy=$(value_of "$storage" JobPolicy)" "KeyArn=$(value_of "$key" KeyArn)"
   roles=$(stack_outputs "$STACK_NAME-emr")
   say "the role of serverless jobs, which exec_EMR_compute_s3_storage.sh finds by itself:"
   printf 'IAM_ROLE_ARN=%s\n' "$(value_of "$roles" ServerlessJobRole)"
+}
+
+# make_spot_role: the role by which an account uses spot instances, which EMR may not make itself.
+make_spot_role() {
+  local complaint
+  complaint=$(aws iam create-service-linked-role --aws-service-name spot.amazonaws.com 2>&1 >/dev/null) ||
+    [[ $complaint == *'has been taken'* ]] ||
+    aws iam get-role --role-name AWSServiceRoleForEC2Spot >/dev/null 2>&1 ||
+    die 1 "the role for spot instances could not be made: $(in_one_line "$complaint")"
 }
 
 main "$@"

@@ -25,12 +25,13 @@ main() {
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   require_bucket
   use_aws_cli "$root"
-  local outputs task
+  local outputs tasks task
   outputs=$(stack_outputs "$STACK_NAME-fargate")
   if [[ -n $outputs ]]; then
-    for task in $(ask ecs list-tasks --cluster "$STACK_NAME" --query 'taskArns'); do
+    tasks=$(ask ecs list-tasks --cluster "$STACK_NAME" --query 'taskArns')
+    for task in $tasks; do
       ask ecs stop-task --cluster "$STACK_NAME" --task "$task" --reason 'delete_docker_resources.sh' >/dev/null
-      aws ecs wait tasks-stopped --cluster "$STACK_NAME" --tasks "$task"
+      ask ecs wait tasks-stopped --cluster "$STACK_NAME" --tasks "$task"
       say "task ${task##*/} is stopped"
     done
   fi

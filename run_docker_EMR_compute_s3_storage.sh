@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: run_docker_EMR_compute_s3_storage.sh [--serverless [--keep]] [--upload_dataset] [--dry_run] [...]
+# Usage: run_docker_EMR_compute_s3_storage.sh [--serverless [--keep]] [--check] [--upload_dataset] [--dry_run] [...]
 # Summary: Runs exec_EMR_compute_s3_storage.sh in a container of its own image, which it builds when it is missing or
 #          stale: for machines without Python and the AWS command line.
 #
@@ -28,8 +28,8 @@ main() {
   require_bucket
   build_image "$root" movielens_pipeline:aws aws
   local options=(--rm --user "$(id -u):$(id -g)")
-  hand_over_environment S3_BUCKET_NAME KEY_NAME IAM_ROLE_ARN STACK_NAME POLL_SECONDS LOG_SECONDS EMR_RELEASE_LABEL \
-    EMR_TIME_LIMIT EMR_START_LIMIT EMR_INSTANCE_TYPES EMR_CORE_INSTANCES EMR_MAX_VCPU EMR_PRICE_PER_INSTANCE_HOUR \
+  hand_over_environment S3_BUCKET_NAME IAM_ROLE_ARN STACK_NAME POLL_SECONDS PATIENCE_SECONDS LOG_SECONDS \
+    EMR_RELEASE_LABEL EMR_TIME_LIMIT EMR_START_LIMIT EMR_INSTANCE_TYPES EMR_CORE_INSTANCES EMR_MAX_VCPU EMR_PRICE_PER_INSTANCE_HOUR \
     EMR_PRICE_PER_VCPU_HOUR EMR_PRICE_PER_GB_HOUR
   exec docker run "${options[@]}" movielens_pipeline:aws "$@"
 }

@@ -3,12 +3,15 @@
 
 STACK_NAME=${STACK_NAME:-movielens-pipeline}
 POLL_SECONDS=${POLL_SECONDS:-10}
-LOG=''      # what fetch_log got
-SIGNALLED=0 # the exit status that a signal has asked for
+PATIENCE_SECONDS=${PATIENCE_SECONDS:-60} # how long a call that was throttled or got no answer is tried again
+STILL_RUNNING=5                          # the exit status where something may still run and cost
+ACCOUNT=''                               # whose credentials these are
+LOG=''                                   # what fetch_log got
+SIGNALLED=0                              # the exit status that a signal has asked for
 
 # use_aws_cli ROOT: the aws of this machine; where there is none, one of the project's own.
 use_aws_cli() {
-  export AWS_PAGER='' AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-8}
+  export AWS_PAGER='' AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-5}
   command -v aws >/dev/null && return
   make_environment "$1/.venv-aws" "$1/requirements/aws.txt"
   export PATH="$PATH:$1/.venv-aws/bin"
@@ -19,11 +22,32 @@ say() {
   printf '%s\n' "$1" >&2
 }
 
-# ask SERVICE OPERATION ARGUMENT...: prints what AWS answers, as text; where it refuses, one line says why, and out.
+# ask SERVICE OPERATION ARGUMENT...: prints what AWS answers, as text. What may pass is tried once more at least. Where it
+# refuses, one line says why, and out.
 ask() {
-  local complaint status=0
-  { complaint=$(aws --output text "$@" 2>&1 >&3) || status=$?; } 3>&1
-  ((status == 0)) || die 1 "aws $1 $2: $(in_one_line "$complaint")"
+  local complaint status tried='' until=$((SECONDS + PATIENCE_SECONDS))
+  while :; do
+    status=0
+    { complaint=$(aws --output text "$@" 2>&1 >&3) || status=$?; } 3>&1
+    ((status != 0)) || return 0
+    may_pass "$complaint" || break
+    ((SECONDS < until)) || [[ -z $tried ]] || break
+    tried=yes
+    pause "$POLL_SECONDS"
+  done
+  die 1 "aws $1 $2: $(in_one_line "$complaint")"
+}
+
+# may_pass COMPLAINT: whether the same call may have another answer later. With ONCE only where the call was not carried
+# out, as AWS says of one that was throttled.
+may_pass() {
+  case $1 in
+  *hrottl* | *'Rate exceeded'* | *TooManyRequests* | *RequestLimitExceeded* | *SlowDown*) ;;
+  *'Could not connect'* | *'Connection was closed'* | *imeout* | *'(50'[0-9]')'* | *InternalServer* | *InternalFailure* | *Unavailable*)
+    [[ -z ${ONCE:-} ]]
+    ;;
+  *) return 1 ;;
+  esac
 }
 
 # ask_whole SERVICE OPERATION ARGUMENT...: the same, for what must not be left half done by a signal.
@@ -86,8 +110,14 @@ end_in_order() {
   trap '' HUP INT TERM
   ((SIGNALLED == 0)) || status=$SIGNALLED
   SIGNALLED=0 # or the first pause of what cleans up would end it
-  ("$2") || say 'could not clean up; docs/aws.md, "Cleaning up", says what may be left and how to remove it'
+  # errexit is off in there, whatever the function does: it looks at each status itself
+  ("$2") || status=$STILL_RUNNING
   exit "$status"
+}
+
+# say_left WHAT USD_AN_HOUR COMMAND: says what may still run, and how to end it.
+say_left() {
+  say "may still be running: $1, at up to $2 USD an hour; to end it: $3"
 }
 
 # stop_where_asked: ends where a signal has asked for it.
@@ -128,23 +158,39 @@ seconds_in() {
   esac
 }
 
-# require_bucket_there: out with one line unless S3_BUCKET_NAME names a bucket that can be reached.
-require_bucket_there() {
-  require_bucket
-  local complaint
-  complaint=$(aws s3api head-bucket --bucket "$S3_BUCKET_NAME" 2>&1 >/dev/null) && return
-  case $complaint in
-  *404*) die 1 "bucket $S3_BUCKET_NAME does not exist; create_role_emr_serverless.sh makes it" ;;
-  *) die 1 "bucket $S3_BUCKET_NAME: $(in_one_line "$complaint")" ;;
+# find_account: sets ACCOUNT.
+find_account() {
+  ACCOUNT=$(ask sts get-caller-identity --query Account)
+}
+
+# head_bucket: fails where the bucket is not there or not of ACCOUNT; prints what AWS complains of.
+head_bucket() {
+  { aws s3api head-bucket --bucket "$S3_BUCKET_NAME" --expected-bucket-owner "$ACCOUNT" >/dev/null; } 2>&1
+}
+
+# why_no_bucket COMPLAINT: prints what stands against the use of the bucket.
+why_no_bucket() {
+  case $1 in
+  *404*) printf 'bucket %s does not exist; create_role_emr_serverless.sh makes it\n' "$S3_BUCKET_NAME" ;;
+  *403*) printf 'bucket %s belongs to another account than %s, or you may not list it\n' "$S3_BUCKET_NAME" "$ACCOUNT" ;;
+  *301*) printf 'bucket %s is in another region than %s\n' "$S3_BUCKET_NAME" "${AWS_REGION:-${AWS_DEFAULT_REGION:-}}" ;;
+  *) printf 'bucket %s: %s\n' "$S3_BUCKET_NAME" "$(in_one_line "$1")" ;;
   esac
 }
 
-# change SERVICE OPERATION ARGUMENT...: as ask; with --dry_run the call is only printed.
+# require_bucket_there: out with one line unless S3_BUCKET_NAME names a bucket of this account; sets ACCOUNT.
+require_bucket_there() {
+  local complaint
+  find_account
+  complaint=$(head_bucket) || die 1 "$(why_no_bucket "$complaint")"
+}
+
+# change SERVICE OPERATION ARGUMENT...: as ask, without the answer; with --dry_run the call is only printed.
 change() {
   if [[ -n $DRY_RUN ]]; then
     print_call "$@"
   else
-    ask "$@"
+    ask "$@" >/dev/null
   fi
 }
 
@@ -167,9 +213,15 @@ upload_job() {
   PACKAGE=s3://$S3_BUCKET_NAME/code/movielens-${made_of%% *}.zip
   folder=$(mktemp -d)
   pack "$root" "$folder/movielens.zip"
-  change s3 cp --only-show-errors "$root/movielens_pipeline.py" "$JOB"
-  change s3 cp --only-show-errors "$folder/movielens.zip" "$PACKAGE"
+  upload "$root/movielens_pipeline.py" "$JOB"
+  upload "$folder/movielens.zip" "$PACKAGE"
   rm -rf "$folder"
+}
+
+# upload FILE ADDRESS
+upload() {
+  change s3api put-object --bucket "$S3_BUCKET_NAME" --key "${2#"s3://$S3_BUCKET_NAME/"}" --body "$1" \
+    --expected-bucket-owner "$ACCOUNT"
 }
 
 # pack ROOT ARCHIVE: the package as spark-submit --py-files takes it.
@@ -185,7 +237,12 @@ PYTHON
 # fetch_log ADDRESS: sets LOG to a compressed log of the bucket; fails where it is not there yet.
 # shellcheck disable=SC2034 # it is for the caller
 fetch_log() {
-  LOG=$(aws s3 cp --only-show-errors "$1" - 2>/dev/null | gunzip 2>/dev/null)
+  local file status=0
+  file=$(mktemp)
+  aws s3api get-object --bucket "$S3_BUCKET_NAME" --key "${1#"s3://$S3_BUCKET_NAME/"}" \
+    --expected-bucket-owner "$ACCOUNT" "$file" >/dev/null 2>&1 && LOG=$(gunzip <"$file" 2>/dev/null) || status=1
+  rm -f "$file"
+  return "$status"
 }
 
 # wait_for_log FOLDER: sets LOG to what the driver said, or says that there is nothing.
@@ -216,12 +273,12 @@ cost_of() {
 
 # describe_stack NAME QUERY: prints what there is to say of the stack; nothing where there is no such stack.
 describe_stack() {
-  local answer
-  if answer=$(aws --output text cloudformation describe-stacks --stack-name "$1" --query "$2" 2>&1); then
-    printf '%s\n' "$answer"
-  elif [[ $answer != *'does not exist'* ]]; then
-    die 1 "aws cloudformation describe-stacks: $(in_one_line "$answer")"
-  fi
+  local complaint status=0
+  { complaint=$(ask cloudformation describe-stacks --stack-name "$1" --query "$2" 2>&1 >&3) || status=$?; } 3>&1
+  ((status == 0)) || [[ $complaint == *'does not exist'* ]] || {
+    say "$complaint"
+    exit "$status"
+  }
 }
 
 # stack_status NAME: prints the stack's status; nothing where there is no such stack.
@@ -270,7 +327,17 @@ deploy_stack() {
   ask_whole cloudformation execute-change-set --stack-name "$name" --change-set-name "$change_set"
   local change=update
   [[ -n $status && $status != REVIEW_IN_PROGRESS ]] || change=create
-  aws cloudformation wait "stack-$change-complete" --stack-name "$name" 2>/dev/null || die 1 "stack $name: $(why_stack_failed "$name")"
+  wait_for_stack "$name" "$change"
+}
+
+# wait_for_stack NAME create|update|delete: waits for the end of what is under way with the stack, which must be a success.
+wait_for_stack() {
+  local complaint reason
+  complaint=$(aws cloudformation wait "stack-$2-complete" --stack-name "$1" 2>&1) && return
+  [[ $complaint == *'terminal failure'* || $complaint == *'Max attempts'* ]] ||
+    die 1 "aws cloudformation wait: $(in_one_line "$complaint")"
+  reason=$(why_stack_failed "$1")
+  die 1 "stack $1: $reason"
 }
 
 # stack_rests NAME: whether nothing is under way with the stack; an earlier start of the script may have been killed.
@@ -297,24 +364,40 @@ delete_stack() {
     return
   fi
   ask_whole cloudformation delete-stack --stack-name "$1"
-  aws cloudformation wait stack-delete-complete --stack-name "$1" 2>/dev/null ||
-    die 1 "stack $1: $(why_stack_failed "$1")"
+  wait_for_stack "$1" delete
   say "stack $1 is deleted"
 }
 
 # deploy_storage ROOT: the bucket, unless it is there already, and the rights of jobs in it.
 deploy_storage() {
-  local stack=$STACK_NAME-storage make=yes complaint made
-  if complaint=$(aws s3api head-bucket --bucket "$S3_BUCKET_NAME" 2>&1 >/dev/null); then
-    made=$(stack_parameters "$stack")
-    if [[ $(value_of "$made" BucketName) != "$S3_BUCKET_NAME" || $(value_of "$made" MakeBucket) != yes ]]; then
+  local stack=$STACK_NAME-storage template=$1/infrastructure/storage.yaml made by_stack='' make=yes complaint
+  local parameters=("BucketName=$S3_BUCKET_NAME")
+  [[ -z ${S3_KMS_KEY_ARN+set} ]] || parameters+=("KeyArn=$S3_KMS_KEY_ARN") # else it stays as it is
+  made=$(stack_parameters "$stack")
+  [[ $(value_of "$made" BucketName) != "$S3_BUCKET_NAME" || $(value_of "$made" MakeBucket) != yes ]] || by_stack=yes
+  if complaint=$(head_bucket); then
+    if [[ -z $by_stack ]]; then
       make=no
       say "bucket $S3_BUCKET_NAME is there already and is left as it is"
+      require_key_of_bucket "${S3_KMS_KEY_ARN-$(value_of "$made" KeyArn)}"
     fi
   elif [[ $complaint != *404* ]]; then
-    die 1 "bucket $S3_BUCKET_NAME: $(in_one_line "$complaint"); its name may be somebody else's"
+    die 1 "$(why_no_bucket "$complaint")"
+  elif [[ -n $by_stack ]]; then
+    say "bucket $S3_BUCKET_NAME was removed by hand and is made anew"
+    deploy_stack "$stack" "$template" "${parameters[@]}" MakeBucket=no # so that the stack forgets it
   fi
-  deploy_stack "$stack" "$1/infrastructure/storage.yaml" "BucketName=$S3_BUCKET_NAME" "MakeBucket=$make"
+  deploy_stack "$stack" "$template" "${parameters[@]}" "MakeBucket=$make"
+}
+
+# require_key_of_bucket KEY: out with one line where the bucket is encrypted with a customer's key, and none is given.
+require_key_of_bucket() {
+  local key
+  [[ -z $1 ]] || return 0
+  key=$(aws --output text s3api get-bucket-encryption --bucket "$S3_BUCKET_NAME" --expected-bucket-owner "$ACCOUNT" --query \
+    'ServerSideEncryptionConfiguration.Rules[0].ApplyServerSideEncryptionByDefault.KMSMasterKeyID' 2>/dev/null) || return 0
+  [[ -z $key || $key == None || $key == *alias/aws/s3 ]] ||
+    die 2 "bucket $S3_BUCKET_NAME is encrypted with the key $key, on which jobs need rights: set S3_KMS_KEY_ARN to its ARN"
 }
 
 # delete_what_is_shared OTHER_STACK: removes the network and the rights in the bucket, unless the other stack needs them.
@@ -334,6 +417,7 @@ delete_what_is_shared() {
 # Runs. A way to run the job is a file beside this one with these functions:
 #
 #   plan ARGUMENT...   sets what the others need to run the job with the arguments
+#   check_way ROOT     looks at what it needs, for --check
 #   estimate           says what it may cost
 #   show_plan          prints the calls of aws that the others make
 #   start              starts the job, and sets WHAT, its name for the user

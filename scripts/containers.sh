@@ -69,12 +69,14 @@ hand_over_environment() {
   [[ -z ${DOCKER_NETWORK:-} ]] || options+=(--network "$DOCKER_NETWORK")
 }
 
-# build_image ROOT IMAGE TARGET: builds the image unless there is one of the very same files.
+# build_image ROOT IMAGE TARGET [BASE]: builds the image unless there is one of the very same files, and of the base image
+# of that id where one is given.
 build_image() {
-  local root=$1 image=$2 target=$3 made_of
+  local root=$1 image=$2 target=$3 base=${4:-} made_of
   command -v docker >/dev/null || die 1 'docker is needed: https://docs.docker.com/engine/install'
   made_of=$(CDPATH='' cd "$root" && find Dockerfile .dockerignore VERSION movielens_pipeline.py movielens requirements \
-    exec_EMR_compute_s3_storage.sh scripts dataset -type f ! -name '*.pyc' ! -name '*.in' -exec cksum {} + | sort | cksum)
+    exec_EMR_compute_s3_storage.sh scripts dataset -type f ! -name '*.pyc' ! -name '*.in' -exec cksum {} + | sort && printf '%s' "$base")
+  made_of=$(cksum <<<"$made_of")
   [[ $(made_of "$image") != "${made_of%% *}" ]] || return 0
   printf 'building the image %s (once; some minutes)\n' "$image" >&2
   docker build --quiet --target "$target" --label "movielens_pipeline.made_of=${made_of%% *}" --tag "$image" \

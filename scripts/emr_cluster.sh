@@ -4,6 +4,11 @@
 EMR_INSTANCE_TYPES=${EMR_INSTANCE_TYPES:-m7g.xlarge m6g.xlarge m6gd.xlarge r6g.xlarge}
 EMR_CORE_INSTANCES=${EMR_CORE_INSTANCES:-2}
 EMR_PRICE_PER_INSTANCE_HOUR=${EMR_PRICE_PER_INSTANCE_HOUR:-0.20}
+# what whoever runs it may have to do, as docs/aws.md says
+PERMISSIONS=(s3:ListBucket s3:PutObject s3:GetObject cloudformation:DescribeStacks elasticmapreduce:RunJobFlow
+  elasticmapreduce:AddTags elasticmapreduce:DescribeCluster elasticmapreduce:ListSteps elasticmapreduce:ListInstances
+  elasticmapreduce:ListInstanceFleets elasticmapreduce:ListInstanceGroups elasticmapreduce:ListBootstrapActions
+  elasticmapreduce:ListClusters elasticmapreduce:TerminateJobFlows iam:PassRole)
 CALL=() CLUSTER_ID='' CLUSTER_NAME='' REASON=''
 
 # plan ARGUMENT...: sets CALL, of aws, and the name by which the cluster can be found.
@@ -18,7 +23,6 @@ create_role_emr_serverless.sh makes them"
   group=$(value_of "$network" ClusterSecurityGroup)
   attributes="InstanceProfile=$(value_of "$roles" InstanceProfile),SubnetIds=[$(value_of "$network" Subnets)]"
   attributes+=",EmrManagedMasterSecurityGroup=$group,EmrManagedSlaveSecurityGroup=$group"
-  [[ -z ${KEY_NAME:-} ]] || attributes+=",KeyName=$KEY_NAME"
   read -ra types <<<"$EMR_INSTANCE_TYPES"
   for type in "${types[@]}"; do
     configs+=",{\"InstanceType\": $(json_string "$type"), \"WeightedCapacity\": 1}"
@@ -84,10 +88,10 @@ show_plan() {
   print_call s3 cp "s3://$S3_BUCKET_NAME/logs/CLUSTER_ID/steps/STEP_ID/stdout.gz" -
 }
 
-# start: starts the cluster and sets CLUSTER_ID. It is asked for once, since a second request would start a second one;
+# start: starts the cluster, and sets CLUSTER_ID. It is asked for once, since a second request would start a second one;
 # where the answer is lost, the cluster is known by its name.
 start() {
-  CLUSTER_ID=$(AWS_MAX_ATTEMPTS=1 ask_whole "${CALL[@]}" --query ClusterId) || CLUSTER_ID=$(clusters_by_name)
+  CLUSTER_ID=$(AWS_MAX_ATTEMPTS=1 ONCE=yes ask_whole "${CALL[@]}" --query ClusterId) || CLUSTER_ID=$(clusters_by_name)
   [[ -n $CLUSTER_ID ]] || exit 1
   WHAT="cluster $CLUSTER_ID"
   say "$WHAT, $EMR_RELEASE_LABEL"
@@ -102,20 +106,21 @@ clusters_by_name() {
 # look: at the cluster and its step.
 # shellcheck disable=SC2034 # what it sets is for `follow`
 look() {
-  local state step
-  IFS=$'\t' read -r state REASON < <(ask emr describe-cluster --cluster-id "$CLUSTER_ID" \
+  local answer state step
+  answer=$(ask emr describe-cluster --cluster-id "$CLUSTER_ID" \
     --query 'Cluster.Status.[State,StateChangeReason.Message]')
+  IFS=$'\t' read -r state REASON <<<"$answer"
   step=$(ask emr list-steps --cluster-id "$CLUSTER_ID" --query 'Steps[0].Status.State')
   STATE="cluster $state, step $step"
-  [[ ${state:-} != TERMINATED* ]] || ENDED=$state
+  [[ $state != TERMINATED* ]] || ENDED=$state
 }
 
 # end_as_it_ended: shows the driver's log and what was used, and ends with the exit status of the job.
 end_as_it_ended() {
-  local step_id step_state log status
+  local answer step_id step_state log status
   [[ $ENDED == TERMINATED ]] || say "$WHAT ended: ${REASON:-for no reason that it gives}"
-  IFS=$'\t' read -r step_id step_state < <(ask emr list-steps --cluster-id "$CLUSTER_ID" \
-    --query 'Steps[0].[Id,Status.State]')
+  answer=$(ask emr list-steps --cluster-id "$CLUSTER_ID" --query 'Steps[0].[Id,Status.State]')
+  IFS=$'\t' read -r step_id step_state <<<"$answer"
   log=s3://$S3_BUCKET_NAME/logs/$CLUSTER_ID/steps/$step_id
   [[ $step_state == CANCELLED ]] || wait_for_log "$log"
   status=$(sed -n 's/^exit status of the job: \([0-9]*\)$/\1/p' <<<"$LOG")
@@ -124,6 +129,33 @@ end_as_it_ended() {
   [[ $step_state == COMPLETED ]] && exit 0
   say "step $step_id $step_state; $(more_of "$log")"
   exit "${status:-1}"
+}
+
+# check_way ROOT: what a cluster needs besides.
+# shellcheck disable=SC2034 # PASSED_ROLE is for resource_of
+check_way() {
+  local types vcpu=0 each outputs
+  require_number EMR_CORE_INSTANCES
+  check_stack "$1" storage create_role_emr_serverless.sh
+  check_stack "$1" network create_role_emr_serverless.sh
+  check_stack "$1" emr create_role_emr_serverless.sh
+  outputs=$(stack_outputs "$STACK_NAME-emr" 2>/dev/null) || true
+  PASSED_ROLE=$(value_of "$outputs" ServiceRole)
+  [[ -z $PASSED_ROLE ]] || check_role "${PASSED_ROLE##*/}" 'create_role_emr_serverless.sh makes it'
+  check_role AWSServiceRoleForEC2Spot 'without it there are no spot instances; create_role_emr_serverless.sh makes it'
+  check_release
+  check_permissions elasticmapreduce.amazonaws.com "${PERMISSIONS[@]}"
+  read -ra types <<<"$EMR_INSTANCE_TYPES"
+  if ! see ec2 describe-instance-types --instance-types "${types[@]}" --query 'InstanceTypes[].VCpuInfo.DefaultVCpus'; then
+    unseen instances
+    return
+  fi
+  for each in $SEEN; do
+    ((each <= vcpu)) || vcpu=$each
+  done
+  mark ok instances "${types[*]}, up to $vcpu vCPU each"
+  check_quota ec2 L-1216C47A "$vcpu" 'on demand, where the primary node is'
+  check_quota ec2 L-34B43A08 $((EMR_CORE_INSTANCES * vcpu)) 'on spot, where the core nodes are'
 }
 
 # estimate
@@ -136,23 +168,35 @@ $(cost_of $((instances * DEADLINE)) "$EMR_PRICE_PER_INSTANCE_HOUR") USD, at the 
 
 # say_what_the_cluster_used: instance-hours, from when each instance was asked for until it ended.
 say_what_the_cluster_used() {
-  local begun ended seconds=0 instances=0
+  local answer begun ended seconds=0 instances=0
+  answer=$(ask emr list-instances --cluster-id "$CLUSTER_ID" \
+    --query 'Instances[].Status.Timeline.[CreationDateTime,EndDateTime]')
   while IFS=$'\t' read -r begun ended; do
     [[ -n $begun && -n $ended && $ended != None ]] || continue
     instances=$((instances + 1))
     seconds=$((seconds + $(seconds_of "$ended") - $(seconds_of "$begun")))
-  done < <(ask emr list-instances --cluster-id "$CLUSTER_ID" \
-    --query 'Instances[].Status.Timeline.[CreationDateTime,EndDateTime]')
+  done <<<"$answer"
   say "used: $(cost_of "$seconds" 1) instance-hours by $instances instances, some \
 $(cost_of "$seconds" "$EMR_PRICE_PER_INSTANCE_HOUR") USD"
 }
 
 # clean_up: terminates whatever of this run has not ended.
 clean_up() {
-  local clusters id
-  clusters=$(clusters_by_name)
-  for id in $clusters; do
-    ask emr terminate-clusters --cluster-ids "$id"
-    say "cluster $id is terminated"
+  local ids=$CLUSTER_ID id price status=0
+  [[ -z $ENDED ]] || return 0
+  price=$(cost_of $(((EMR_CORE_INSTANCES + 1) * 3600)) "$EMR_PRICE_PER_INSTANCE_HOUR")
+  if [[ -z $ids ]] && ! ids=$(clusters_by_name); then
+    say_left "a cluster named $CLUSTER_NAME" "$price" "aws emr list-clusters --active finds its id for \
+aws emr terminate-clusters --cluster-ids ID"
+    return 1
+  fi
+  for id in $ids; do
+    if (ask emr terminate-clusters --cluster-ids "$id"); then
+      say "cluster $id is terminated"
+    else
+      say_left "cluster $id" "$price" "aws emr terminate-clusters --cluster-ids $id"
+      status=1
+    fi
   done
+  return "$status"
 }

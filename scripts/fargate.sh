@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Sourced after aws.sh: the container as a task of ECS on Fargate.
 
+# what whoever runs it may have to do, as docs/aws.md says
+PERMISSIONS=(s3:ListBucket s3:PutObject s3:GetObject cloudformation:DescribeStacks ecs:RunTask ecs:DescribeTasks
+  ecs:ListTasks ecs:StopTask logs:GetLogEvents iam:PassRole)
 CALL=() TASK='' CLUSTER='' LOG_GROUP='' LOG_TOKEN=''
 
 # plan ARGUMENT...: sets CALL, of aws, and where the task and its log can be found.
@@ -40,7 +43,10 @@ start() {
   local answer reason
   answer=$(ask_whole "${CALL[@]}" --query '[tasks[0].taskArn,failures[0].reason]')
   IFS=$'\t' read -r TASK reason <<<"$answer"
-  [[ $TASK != None ]] || die 1 "the task could not be started: $reason"
+  if [[ $TASK == None ]]; then
+    TASK=''
+    die 1 "the task could not be started: $reason"
+  fi
   WHAT="task ${TASK##*/}"
   say "$WHAT"
   stop_where_asked
@@ -68,15 +74,58 @@ show_new_log() {
 
 # end_as_it_ended: says what was used, and ends with the exit status of the container.
 end_as_it_ended() {
-  local status reason begun ended
+  local answer status reason begun ended
   show_new_log
-  IFS=$'\t' read -r status reason begun ended < <(ask ecs describe-tasks --cluster "$CLUSTER" --tasks "$TASK" \
-    --query 'tasks[0].[containers[0].exitCode,stoppedReason,pullStartedAt,stoppedAt]')
+  # the reason may be empty, so it is last
+  answer=$(ask ecs describe-tasks --cluster "$CLUSTER" --tasks "$TASK" \
+    --query 'tasks[0].[containers[0].exitCode,pullStartedAt,stoppedAt,stoppedReason]')
+  IFS=$'\t' read -r status begun ended reason <<<"$answer"
   say_what_the_task_used "$begun" "$ended"
   if [[ $status == None ]]; then
-    die 1 "the container did not run to its end: $reason"
+    die 1 "the container did not run to its end: ${reason:-for no reason that is given}"
   fi
   exit "$status"
+}
+
+# check_way ROOT: what a task needs besides.
+check_way() {
+  local outputs part definition image architecture role
+  for part in storage network registry fargate; do
+    check_stack "$1" "$part" create_docker_resources.sh
+  done
+  outputs=$(stack_outputs "$STACK_NAME-fargate" 2>/dev/null) || true
+  definition=$(value_of "$outputs" Task)
+  if [[ -n $definition ]]; then
+    if see ecs describe-task-definition --task-definition "$definition" --query \
+      'taskDefinition.[containerDefinitions[0].image,runtimePlatform.cpuArchitecture,taskRoleArn]'; then
+      IFS=$'\t' read -r image architecture role <<<"$SEEN"
+      check_image "${image##*@}" "$architecture"
+      check_role "${role##*/}" 'create_docker_resources.sh makes it'
+      # shellcheck disable=SC2034 # it is for resource_of
+      PASSED_ROLE=$role
+      check_permissions ecs-tasks.amazonaws.com "${PERMISSIONS[@]}"
+    else
+      unseen task
+    fi
+  fi
+  check_quota fargate L-3032A538 2 'on Fargate'
+}
+
+# check_image DIGEST ARCHITECTURE: whether the image is in the registry, for the architecture that the task has.
+check_image() {
+  local architecture
+  if ! see ecr describe-images --repository-name "$STACK_NAME" --image-ids "imageDigest=$1" \
+    --query 'imageDetails[0].imageTags'; then
+    [[ $SEEN != *ImageNotFound* ]] || SEEN="$1 is not in the registry; create_docker_resources.sh pushes one"
+    unseen image
+    return
+  fi
+  architecture=$(tr '[:lower:]' '[:upper:]' <<<"${SEEN##*-}")
+  if [[ $architecture == "$2" ]]; then
+    mark ok image "${SEEN%-*}, $2"
+  else
+    mark no image "${SEEN%-*} is for $architecture, and the task for $2; create_docker_resources.sh mends it"
+  fi
 }
 
 # estimate
@@ -102,9 +151,20 @@ price_of_an_hour() {
 
 # clean_up: stops whatever of this run has not stopped.
 clean_up() {
-  local task
-  for task in $(ask ecs list-tasks --cluster "$CLUSTER" --started-by "$RUN_ID" --query 'taskArns'); do
-    ask ecs stop-task --cluster "$CLUSTER" --task "$task" --reason 'run_docker_fargate.sh ended' >/dev/null
-    say "task ${task##*/} is stopped"
+  local tasks=$TASK task status=0
+  [[ -z $ENDED ]] || return 0
+  if [[ -z $tasks ]] && ! tasks=$(ask ecs list-tasks --cluster "$CLUSTER" --started-by "$RUN_ID" --query taskArns); then
+    say_left "a task of cluster $CLUSTER, started by $RUN_ID" "$(price_of_an_hour)" "aws ecs list-tasks --cluster $CLUSTER \
+--started-by $RUN_ID finds its id for aws ecs stop-task --cluster $CLUSTER --task ID"
+    return 1
+  fi
+  for task in $tasks; do
+    if (ask ecs stop-task --cluster "$CLUSTER" --task "$task" --reason 'run_docker_fargate.sh ended' >/dev/null); then
+      say "task ${task##*/} is stopped"
+    else
+      say_left "task ${task##*/}" "$(price_of_an_hour)" "aws ecs stop-task --cluster $CLUSTER --task ${task##*/}"
+      status=1
+    fi
   done
+  return "$status"
 }

@@ -17,7 +17,7 @@ import pytest
 from moto.cloudformation.models import cloudformation_backends
 
 from tests.support import awsserver, s3server
-from tests.support.awsscripts import AwsScripts, permissions, wait_until
+from tests.support.awsscripts import AwsScripts, on, permissions, wait_until
 from tests.support.containers import network_of_this_machine, one_build_at_a_time
 from tests.support.inputs import generate
 from tests.support.project import copy_project
@@ -28,14 +28,15 @@ pytestmark = pytest.mark.thorough
 SCRIPT = "exec_EMR_compute_s3_storage.sh"
 WAYS = {"cluster": [], "serverless": ["--serverless"]}
 NOWHERE = "s3://{bucket}/nowhere"
+KEY = f"arn:aws:kms:{awsserver.REGION}:{awsserver.ACCOUNT}:key/of-the-tests"
 
 
 @pytest.fixture(scope="module")
 def scripts(control_plane: awsserver.ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsScripts]:
-    """A fresh clone, with what its set-up makes."""
+    """A fresh clone, with what its set-up makes, of which the bucket is encrypted with a key of the customer."""
     clone = copy_project(tmp_path_factory.mktemp("emr") / "a clone")
     scripts = AwsScripts(clone, control_plane, f"emr-{secrets.token_hex(4)}")
-    made = scripts.run("create_role_emr_serverless.sh")
+    made = scripts.run("create_role_emr_serverless.sh", S3_KMS_KEY_ARN=KEY)
     assert made.returncode == 0, made.stderr
     yield scripts
     removed = scripts.run("create_role_emr_serverless.sh", "--delete")
@@ -72,14 +73,18 @@ def test_the_set_up_can_be_run_again_and_shows_what_it_changes(
         f"stack {name}-emr is up to date",
     ]
     assert "CreateRole" not in plane.calls
+    # and the key that was given once stays
+    assert plane.key_of_bucket(name) == KEY
+    # and there is the role that spot instances take
+    plane.client("iam").get_role(RoleName="AWSServiceRoleForEC2Spot")
 
 
 def test_a_set_up_that_is_refused_is_one_line(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
-    plane.denied = {"CreateChangeSet"}
-    refused = scripts.run("create_role_emr_serverless.sh", STACK_NAME="another")
+    plane.fault = on("CreateChangeSet", "deny")
+    refused = scripts.run("create_role_emr_serverless.sh", STACK_NAME="another", S3_KMS_KEY_ARN=KEY)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
-        "create_role_emr_serverless.sh: error: aws cloudformation deploy: An error occurred (AccessDeniedException) "
+        "create_role_emr_serverless.sh: error: aws cloudformation deploy: An error occurred (AccessDenied) "
         f"when calling the CreateChangeSet operation: User: arn:aws:iam::{awsserver.ACCOUNT}:user/tests is not "
         "authorized to perform: CreateChangeSet"
     )
@@ -131,38 +136,49 @@ def test_what_was_set_up_can_be_removed_but_the_bucket_and_what_is_in_it(
 # Runs
 
 
-def test_a_run_ends_with_a_right_result_its_log_and_what_it_used(
-    scripts: AwsScripts, plane: awsserver.ControlPlane, way: list[str], tmp_path: Path
+def test_a_first_run_and_a_second_end_with_a_right_result_under_the_policy_alone(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, tmp_path: Path
 ) -> None:
-    output = f"s3://{scripts.bucket}/output-{len(way)}"
-    # given, for one of the two ways, the bundled dataset in the form of another release
-    given = ["--upload_dataset"]
-    if way:
-        given = ["--input_path", f"s3://{scripts.bucket}/csv"]
-        for file in generate(tmp_path, "--format", "csv").iterdir():
-            plane.s3.client.upload_file(str(file), scripts.bucket, f"csv/{file.name}")
-    # when the job runs
-    done = scripts.run(SCRIPT, *way, *given, "--output_path", output)
-    called = set(plane.calls)
-    # then it succeeds, its result is right, and nothing is left running
-    assert done.returncode == 0, done.stderr
-    assert plane.is_anything_running() == []
-    assert applications(plane) == []
-    assert_equal_by_check(scripts.clone / "dataset", output)
-    # and it needs no right but those that docs/aws.md names
-    assert {call for call in called if call[0].isupper()} <= permissions("EMR Serverless" if way else "a cluster")
-    # and it shows what it may cost, how it goes on, the driver's log, and what was used
-    assert done.stdout == ""
-    assert re.search(r"at most \d+\.\d{4} USD, at the deadline of 9000 s", done.stderr)
-    assert re.search(r"\d s  (cluster RUNNING, step RUNNING|job run RUNNING)", done.stderr)
-    assert f"4 datasets in {output} (" in done.stderr
-    assert re.search(r"used: 0\.\d+ (instance-hours by 3 instances|vCPU-hours and 0\.\d+ GB-hours), some", done.stderr)
-    assert s3server.KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stderr
+    output, release = f"s3://{scripts.bucket}/output", f"s3://{scripts.bucket}/dataset/csv"
+    # given a bucket into which nobody has published, and, for one of the two ways, the form of another release
+    plane.s3.delete_all(scripts.bucket)
+    for file in generate(tmp_path, "--format", "csv").iterdir():
+        plane.s3.client.upload_file(str(file), scripts.bucket, f"dataset/csv/{file.name}")
+    for way in WAYS.values():
+        # and whoever may do no more than docs/aws.md says, and a job that has the rights of its role alone
+        plane.allowed = permissions("EMR Serverless" if way else "a cluster") | {"kms:GenerateDataKey", "kms:Decrypt"}
+        # when the job runs, first on a cluster, then on EMR Serverless
+        given = ["--input_path", release] if way else ["--upload_dataset"]
+        done = scripts.run(SCRIPT, *way, *given)
+        # then it succeeds, its result is right, and nothing is left running
+        assert done.returncode == 0, done.stderr
+        assert plane.store.denied == []
+        assert plane.is_anything_running() == []
+        assert applications(plane) == []
+        assert_equal_by_check(scripts.clone / "dataset", output)
+        # and it shows what it may cost, how it goes on, the driver's log
+        assert done.stdout == ""
+        assert re.search(r"at most \d+\.\d{4} USD, at the deadline of 9000 s", done.stderr)
+        assert re.search(r"\d s  (cluster RUNNING, step RUNNING|job run RUNNING)", done.stderr)
+        assert f"4 datasets in {output} (" in done.stderr
+        assert s3server.KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stderr
+        # and what was used, and what that costs
+        if way:
+            used = re.search(r"used: (\S+) vCPU-hours and (\S+) GB-hours, some (0\.\d{4}) USD", done.stderr)
+            assert used, done.stderr
+            price = float(used[1]) * 0.042094 + float(used[2]) * 0.004628
+        else:
+            used = re.search(r"used: (0\.\d{4}) instance-(hours) by 3 instances, some (0\.\d{4}) USD", done.stderr)
+            assert used, done.stderr
+            price = float(used[1]) * 0.20
+        assert float(used[3]) == pytest.approx(price, abs=0.0001)
 
 
-def test_a_job_that_fails_ends_with_its_own_status_and_its_log(
+def test_a_job_that_fails_ends_with_its_own_status_and_its_log_though_every_call_is_throttled(
     scripts: AwsScripts, plane: awsserver.ControlPlane, way: list[str]
 ) -> None:
+    # given a service that refuses each call until the command line has given it up once, after one try or two
+    plane.fault = lambda operation, number: "throttle" if number <= 1 + (operation != "RunJobFlow") else None
     nowhere = NOWHERE.format(bucket=scripts.bucket)
     done = scripts.run(SCRIPT, *way, "--input_path", nowhere)
     assert done.returncode == 3, done.stderr
@@ -201,18 +217,56 @@ def test_a_dry_run_prints_the_calls_and_changes_nothing(
         plane.client("emr-serverless").delete_application(applicationId=application["id"])
 
 
-def test_an_application_that_is_kept_is_taken_again_and_stops_by_itself(
+def test_an_application_that_is_kept_is_taken_again_grows_as_far_as_is_said_and_stops_by_itself(
     scripts: AwsScripts, plane: awsserver.ControlPlane
 ) -> None:
     plane.minute = 0.05  # so the jobs end by their time limit, and applications are idle soon
-    runs = [scripts.run(SCRIPT, "--serverless", "--keep", EMR_TIME_LIMIT="5m") for _ in range(2)]
+    serverless = plane.client("emr-serverless")
+    runs = [scripts.run(SCRIPT, "--serverless", "--keep", EMR_TIME_LIMIT="5m")]
     (application,) = applications(plane)
+    # given a second one of the same name, as two first runs at once make it
+    second = serverless.create_application(
+        name=application["name"], releaseLabel="emr-spark-8.1.0", type="SPARK", clientToken="another"
+    )["applicationId"]
+    # when the next run may take less
+    runs.append(scripts.run(SCRIPT, "--serverless", "--keep", EMR_TIME_LIMIT="5m", EMR_MAX_VCPU="8"))
+    # then it takes the first of the two, and tells of the other
     assert f"application {application['id']}, kept by an earlier run" in runs[1].stderr
+    assert f"others of the name {application['name']} are not used: {second};" in runs[1].stderr
+    # and that grows no further
+    assert f"application {application['id']} may now grow to 8 vCPU, before to 16 vCPU" in runs[1].stderr
+    capacity = serverless.get_application(applicationId=application["id"])["application"]["maximumCapacity"]
+    assert capacity == {"cpu": "8 vCPU", "memory": "32 GB", "disk": "80 GB"}
     for run in runs:
         assert run.returncode == 124, run.stderr
         assert f"application {application['id']} is kept" in run.stderr
-    wait_until(lambda: applications(plane)[0]["state"] == "STOPPED")
-    plane.client("emr-serverless").delete_application(applicationId=application["id"])
+    wait_until(lambda: {found["state"] for found in applications(plane)} <= {"CREATED", "STOPPED"})
+    for found in applications(plane):
+        serverless.delete_application(applicationId=found["id"])
+
+
+def test_a_check_tells_what_is_there_and_what_would_stop_a_run_and_changes_nothing(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, way: list[str]
+) -> None:
+    checked = scripts.run(SCRIPT, *way, "--check")
+    marks = [line.split()[:2] for line in checked.stdout.splitlines()]
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert {mark for mark, _ in marks} == {"ok"}
+    of_both = {"region", "credentials", "bucket", "stack", "role", "release", "permissions", "quota", "cost"}
+    assert {subject for _, subject in marks} - {"instances"} == of_both
+    # given all that can be wrong
+    plane.allowed = {"s3:ListBucket", "cloudformation:DescribeStacks", "iam:SimulatePrincipalPolicy", "iam:GetRole",
+                     "servicequotas:GetServiceQuota", "elasticmapreduce:DescribeReleaseLabel",
+                     "ec2:DescribeInstanceTypes"}  # fmt: skip
+    plane.quotas = {"L-1216C47A": 2.0, "L-D05C8A75": 8.0, "L-34B43A08": 64.0}
+    bad = {"S3_BUCKET_NAME": "no-such-bucket", "EMR_RELEASE_LABEL": "emr-spark-8.9.0"}
+    checked = scripts.run(SCRIPT, *way, "--check", **bad)
+    # then each has its mark
+    assert checked.returncode == 1
+    found = {tuple(line.split()[:2]) for line in checked.stdout.splitlines()}
+    assert found >= {("no", "bucket"), ("?", "stack"), ("no", "release"), ("no", "permissions"), ("no", "quota")}
+    assert "denied:" in checked.stdout
+    assert {re.match(r"Describe|List|Get|Simulate", call) is not None for call in plane.calls} == {True}
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -228,7 +282,47 @@ def test_a_bucket_that_is_not_there_is_one_line(
         "",
         f"{SCRIPT}: error: bucket no-such-bucket does not exist; create_role_emr_serverless.sh makes it\n",
     )
-    assert plane.calls == []
+    assert plane.calls == ["GetCallerIdentity"]
+
+
+def test_a_bucket_of_another_account_is_one_line(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
+    # given a bucket that answers, of somebody else
+    bucket = f"foreign-{secrets.token_hex(4)}"
+    plane.s3.client.create_bucket(Bucket=bucket)
+    plane.owners[bucket] = "999999999999"
+    for script in (SCRIPT, "create_role_emr_serverless.sh"):
+        done = scripts.run(script, S3_BUCKET_NAME=bucket, STACK_NAME="another")
+        # then neither the set-up nor the job takes it
+        assert (done.returncode, done.stdout, done.stderr) == (
+            1,
+            "",
+            f"{script}: error: bucket {bucket} belongs to another account than {awsserver.ACCOUNT}, "
+            "or you may not list it\n",
+        )
+
+
+def test_a_bucket_that_is_encrypted_with_a_key_that_was_not_given_is_one_line(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    bucket = f"encrypted-{secrets.token_hex(4)}"
+    plane.s3.client.create_bucket(Bucket=bucket)
+    plane.keys[bucket] = KEY
+    done = scripts.run("create_role_emr_serverless.sh", S3_BUCKET_NAME=bucket, STACK_NAME="another")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"create_role_emr_serverless.sh: error: bucket {bucket} is encrypted with the key {KEY}, "
+        "on which jobs need rights: set S3_KMS_KEY_ARN to its ARN"
+    )
+
+
+def test_the_default_name_of_the_bucket_has_account_and_region_in_it(scripts: AwsScripts) -> None:
+    environment = {**scripts.environment(), "S3_BUCKET_NAME": "", "AWS_ENDPOINT_URL": ""}
+    environment["AWS_ENDPOINT_URL_STS"] = scripts.plane.endpoint
+    source = "source ./set_env_vars.sh && printf %s $S3_BUCKET_NAME"
+    done = subprocess.run(
+        ["bash", "-c", source], cwd=scripts.clone, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"movielens-pipeline-{awsserver.ACCOUNT}-{awsserver.REGION}"
 
 
 def test_a_role_that_is_not_there_is_one_line(
@@ -258,7 +352,7 @@ def test_a_role_that_aws_does_not_know_leaves_nothing_running(
 def test_a_call_that_is_denied_is_one_line_and_leaves_nothing_running(
     scripts: AwsScripts, plane: awsserver.ControlPlane, way: str, operation: str
 ) -> None:
-    plane.denied = {operation}
+    plane.fault = on(operation, "deny")
     done = scripts.run(SCRIPT, *WAYS[way])
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
@@ -272,7 +366,7 @@ def test_a_cluster_whose_id_got_lost_is_found_again_and_no_second_one_is_started
     scripts: AwsScripts, plane: awsserver.ControlPlane
 ) -> None:
     before = len(plane.client("emr").list_clusters()["Clusters"])
-    plane.lost = {"RunJobFlow"}
+    plane.fault = on("RunJobFlow", "lose", 1)
     done = scripts.run(SCRIPT, EMR_TIME_LIMIT="1s")
     assert done.returncode == 124, done.stderr
     assert len(plane.client("emr").list_clusters()["Clusters"]) == before + 1
@@ -325,6 +419,11 @@ def test_a_cluster_that_does_not_start_is_terminated_at_the_deadline(
         ({}, ["--keep"], "--keep goes with --serverless; a cluster ends with its step"),
         ({"EMR_TIME_LIMIT": "120"}, [], 'EMR_TIME_LIMIT must be a duration such as 90s, 30m or 2h, not "120"'),
         ({"EMR_CORE_INSTANCES": "two"}, [], 'EMR_CORE_INSTANCES must be a whole number, not "two"'),
+        (
+            {"EMR_RELEASE_LABEL": "emr-7.9.0"},
+            [],
+            "EMR_RELEASE_LABEL is emr-7.9.0, which has Spark 3; the job needs Spark 4: emr-spark-8.1.0",
+        ),
         ({"EMR_TIME_LIMIT": "4m"}, ["--serverless"], "EMR Serverless wants a time limit of at least 5m"),
         ({"S3_BUCKET_NAME": ""}, [], "S3_BUCKET_NAME is not set; set it, or: source set_env_vars.sh"),
     ],
@@ -360,6 +459,7 @@ def test_an_interrupted_script_leaves_nothing_running(
 ) -> None:
     if operation == "StopApplication":
         plane.minute = 0.2  # this phase comes after the job's end
+    plane.fault = on(operation, "late", number)
     process: list[subprocess.Popen[str]] = []
 
     # given a script that is at a certain call, of the whole of its process group by Ctrl-C or alone by a supervisor
@@ -373,13 +473,86 @@ def test_an_interrupted_script_leaves_nothing_running(
     plane.on_call = interrupt
     process.append(scripts.start(SCRIPT, *WAYS[way], EMR_TIME_LIMIT="5m"))
     # when it is interrupted there
-    _, said = process[0].communicate(timeout=120)
+    _, said = process[0].communicate(timeout=300)
     # then its status says so, and nothing of it runs
     expected = {130, -signal.SIGINT} if number == 1 else {143}  # a signal before there is anything to clean up is plain
     assert process[0].returncode in expected or operation == "StopApplication", said
     assert plane.is_anything_running() == []
     assert applications(plane) == []
     assert "Traceback" not in said
+
+
+def test_an_application_that_is_stopping_when_the_script_ends_is_deleted_after_it(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    plane.fate = "stuck"
+    process: list[subprocess.Popen[str]] = []
+
+    # given an application that begins to stop by itself while the script that is interrupted cancels its job
+    def interrupt(called: str) -> None:
+        if called == "GetJobRun" and plane.calls.count(called) == 1:
+            process[0].terminate()
+        if called == "GetApplication" and "CancelJobRun" in plane.calls:
+            found = awsserver.applications_of_emr_serverless()[-1]
+            if found.state == "STARTED":
+                found.state = "STOPPING"
+                awsserver.later(found, "STOPPED")
+
+    plane.on_call = interrupt
+    process.append(scripts.start(SCRIPT, "--serverless"))
+    _, said = process[0].communicate(timeout=300)
+    # then it is not asked to stop, which AWS would refuse, and is deleted
+    assert process[0].returncode == 143, said
+    assert "StopApplication" not in plane.calls
+    assert applications(plane) == []
+
+
+LEFT = r"may still be running: {what}, at up to \d+\.\d+ USD an hour; to end it: {command}\n"
+
+
+@pytest.mark.parametrize(
+    ("way", "faults", "status", "left"),
+    [
+        ("cluster", {"ListClusters": "throttle"}, 143, ""),
+        ("cluster", {"TerminateJobFlows": "throttle"}, 5,
+         LEFT.format(what=r"cluster (j-\w+)", command=r"aws emr terminate-clusters --cluster-ids \1")),
+        ("cluster", {"RunJobFlow": "lose", "ListClusters": "throttle"}, 5,
+         LEFT.format(what=r"a cluster named \S+", command=r"aws emr list-clusters --active finds its id .*")),
+        ("cluster", {"DescribeCluster": "expire", "TerminateJobFlows": "expire"}, 5,
+         LEFT.format(what=r"cluster (j-\w+)", command=r"aws emr terminate-clusters --cluster-ids \1")),
+        ("serverless", {"ListJobRuns": "throttle"}, 143, ""),
+        ("serverless", {"StopApplication": "throttle"}, 5,
+         LEFT.format(what=r"application (\w+), idle for .*",
+                     command=r"aws emr-serverless stop-application --application-id \1")),
+        ("serverless", {"GetJobRun": "expire", "CancelJobRun": "expire"}, 5,
+         LEFT.format(what=r"job run (\w+)",
+                     command=r"aws emr-serverless cancel-job-run --application-id \w+ --job-run-id \1")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_ended_is_said_with_its_price_and_the_command_that_ends_it(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, way: str, faults: dict[str, str], status: int, left: str
+) -> None:
+    plane.fate = "stuck"
+    process: list[subprocess.Popen[str]] = []
+
+    # given a script that is ended while its job is under way, and calls that fail for good
+    def end(called: str) -> None:
+        if called in {"DescribeCluster", "GetJobRun"} and plane.calls.count(called) == 2:
+            process[0].terminate()
+
+    plane.on_call, plane.fault = end, lambda operation, _: faults.get(operation)
+    process.append(scripts.start(SCRIPT, *WAYS[way]))
+    _, said = process[0].communicate(timeout=300)
+    # then what is known by its id is ended without a list, and what cannot be ended is said
+    assert process[0].returncode == status, said
+    assert re.search(left, said), said
+    assert ("may still be running" in said) == (status == 5)
+    assert bool(plane.is_anything_running()) == (status == 5)
+    plane.reset()
+    for cluster in plane.client("emr").list_clusters(ClusterStates=["STARTING", "BOOTSTRAPPING"])["Clusters"]:
+        plane.client("emr").terminate_job_flows(JobFlowIds=[cluster["Id"]])
+    for application in applications(plane):
+        awsserver.remove_application(application["id"])
 
 
 def test_after_kill_9_at_any_moment_aws_ends_by_itself_what_is_left(
@@ -423,7 +596,7 @@ def test_a_set_up_or_its_removal_that_was_killed_is_mended_by_running_it_again(
                 os.killpg(process[0].pid, signal.SIGKILL)
 
         plane.on_call = kill
-        process[0].communicate(timeout=60)
+        process[0].communicate(timeout=300)
         plane.on_call = lambda _: None
         # when it is run again, then it comes to its end
         done = own.run("create_role_emr_serverless.sh", *arguments)
@@ -455,6 +628,6 @@ def test_the_same_from_a_container(scripts: AwsScripts, plane: awsserver.Control
     process = scripts.start("run_docker_EMR_compute_s3_storage.sh", DOCKER_NETWORK=network_of_this_machine())
     wait_until(lambda: "DescribeCluster" in plane.calls)
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert plane.is_anything_running() == []

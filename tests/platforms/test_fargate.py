@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support import awsserver, s3server
-from tests.support.awsscripts import AwsScripts, permissions, wait_until
+from tests.support.awsscripts import AwsScripts, on, permissions, wait_until
 from tests.support.containers import Docker, one_build_at_a_time
 from tests.support.inputs import generate
 from tests.support.project import copy_project
@@ -89,8 +89,7 @@ def test_the_set_up_can_be_run_again_updated_and_removed_but_for_the_bucket(
     task = cluster.describe_task_definition(taskDefinition=newest)["taskDefinition"]
     assert re.search(r"@sha256:[0-9a-f]{64}$", task["containerDefinitions"][0]["image"])
     # and no password of the registry is left
-    logged_in = subprocess.run(["docker", "login", "--get-login", plane.registry], capture_output=True, check=False)
-    assert logged_in.returncode != 0
+    assert not logged_in(plane)
     # when another set-up is removed, twice, of which a task runs
     other = AwsScripts(scripts.clone, plane, f"gone-{secrets.token_hex(4)}")
     assert other.run("create_docker_resources.sh").returncode == 0
@@ -108,36 +107,116 @@ def test_the_set_up_can_be_run_again_updated_and_removed_but_for_the_bucket(
     plane.s3.client.head_bucket(Bucket=other.bucket)
 
 
-def test_a_run_ends_with_a_right_result_its_log_and_what_it_used(
+def logged_in(plane: awsserver.ControlPlane) -> bool:
+    """Whether docker has a password of the registry."""
+    asked = subprocess.run(["docker", "login", "--get-login", plane.registry], capture_output=True, check=False)
+    return asked.returncode == 0
+
+
+@pytest.fixture
+def docker_shim(tmp_path: Path) -> Callable[[str], str]:
+    """Puts a docker before the real one that does a case of its own; returns the PATH with it."""
+
+    def make(case: str) -> str:
+        real = shutil.which("docker")
+        shim = tmp_path / "docker"
+        shim.write_text(f'#!/bin/sh\ncase "$*" in\n{case} ;;\n*) exec {real} "$@" ;;\nesac\n')
+        shim.chmod(0o755)
+        return f"{tmp_path}:{os.environ['PATH']}"
+
+    return make
+
+
+def test_an_image_of_another_architecture_or_base_is_another_image(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, docker_shim: Callable[[str], str]
+) -> None:
+    tags = {tag for image in plane.images_in_registry(scripts.bucket) for tag in image.image_tags}
+    assert all(tag.endswith("-x86_64") for tag in tags)
+    # given a machine whose docker makes images of another architecture of the very same files
+    path = docker_shim("*inspect*Architecture*) echo arm64")
+    made = scripts.run("create_docker_resources.sh", FARGATE_TIME_LIMIT="20s", PATH=path)
+    # then that image is pushed, too
+    assert made.returncode == 0, made.stderr
+    (pushed,) = re.findall(r"^pushing \S+:(\S+)$", made.stderr, re.MULTILINE)
+    assert pushed.endswith("-arm64")
+    assert pushed not in tags
+    # and as here its content is of this architecture all the same, the task that has the other does not start
+    done = scripts.run(SCRIPT)
+    assert done.returncode == 1
+    platform = "image Manifest does not contain descriptor matching platform 'linux/arm64'"
+    assert f"error: the container did not run to its end: CannotPullContainerError: {platform}" in done.stderr
+    # given a base image in which something was mended, when the set-up is run again here
+    path = docker_shim("*inspect*{{.Id}}*) echo sha256:another")
+    with one_build_at_a_time():
+        made = scripts.run("create_docker_resources.sh", FARGATE_TIME_LIMIT="20s", PATH=path)
+    # then the image is built and pushed anew, and the task runs it
+    assert made.returncode == 0, made.stderr
+    (pushed,) = re.findall(r"^pushing \S+:(\S+)$", made.stderr, re.MULTILINE)
+    assert pushed.endswith("-x86_64")
+    assert pushed not in tags
+    assert scripts.run(SCRIPT, "--check").returncode == 0
+
+
+def test_the_login_to_the_registry_is_removed_where_the_push_fails(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, docker_shim: Callable[[str], str]
+) -> None:
+    # given an image that is not in the registry, and a push that fails
+    path = docker_shim("*inspect*Architecture*) echo arm64 ;;\npush*) exit 1")
+    own = AwsScripts(scripts.clone, plane, f"push-{secrets.token_hex(4)}")
+    made = own.run("create_docker_resources.sh", PATH=path)
+    assert made.returncode == 1
+    assert re.search(r"error: docker push \S+-arm64 failed, for the reason above$", made.stderr, re.MULTILINE)
+    assert not logged_in(plane)
+    assert own.run("delete_docker_resources.sh").returncode == 0
+
+
+def test_a_first_run_and_a_second_end_with_a_right_result_under_the_policy_alone(
     scripts: AwsScripts, plane: awsserver.ControlPlane, tmp_path: Path
 ) -> None:
-    # given the bundled dataset in the form of another release
-    output, release = f"s3://{scripts.bucket}/output", f"s3://{scripts.bucket}/csv"
+    output, release = f"s3://{scripts.bucket}/output", f"s3://{scripts.bucket}/dataset/csv"
+    # given a bucket into which nobody has published, and, for the second run, the form of another release
+    plane.s3.delete_all(scripts.bucket)
     for file in generate(tmp_path, "--format", "csv").iterdir():
-        plane.s3.client.upload_file(str(file), scripts.bucket, f"csv/{file.name}")
-    # when the job runs
-    done = scripts.run(SCRIPT, "--upload_dataset", "--input_path", release)
-    called = set(plane.calls)
-    # then
-    assert done.returncode == 0, done.stderr
-    for name in ("movies.dat", "ratings.dat"):
-        uploaded = plane.s3.client.get_object(Bucket=scripts.bucket, Key=f"dataset/{name}")["Body"].read()
-        assert uploaded == (scripts.clone / "dataset" / name).read_bytes()
-    assert plane.is_anything_running() == []
-    assert_equal_by_check(scripts.clone / "dataset", output)
-    assert {call for call in called if call[0].isupper()} - {"CreateLogStream", "PutLogEvents"} <= permissions(
-        "Fargate"
-    )
-    assert done.stdout == ""
-    assert "2 vCPU and 8 GB at 0.11652 USD an hour: 0.0019 USD for a minute" in done.stderr
-    assert len(re.findall(rf"^4 datasets in {output} ", done.stderr, re.MULTILINE)) == 1
-    assert re.search(r"used: 0\.\d{4} vCPU-hours and 0\.\d{4} GB-hours, some 0\.0019 USD", done.stderr)
-    assert s3server.KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stderr
+        plane.s3.client.upload_file(str(file), scripts.bucket, f"dataset/csv/{file.name}")
+    for given in (["--upload_dataset"], ["--input_path", release]):
+        # and whoever may do no more than docs/aws.md says
+        plane.allowed = permissions("Fargate")
+        done = scripts.run(SCRIPT, *given)
+        assert done.returncode == 0, done.stderr
+        assert plane.store.denied == []
+        assert plane.is_anything_running() == []
+        assert_equal_by_check(scripts.clone / "dataset", output)
+        assert done.stdout == ""
+        assert "2 vCPU and 8 GB at 0.11652 USD an hour: 0.0019 USD for a minute" in done.stderr
+        assert len(re.findall(rf"^4 datasets in {output} ", done.stderr, re.MULTILINE)) == 1
+        assert re.search(r"used: 0\.\d{4} vCPU-hours and 0\.\d{4} GB-hours, some 0\.\d{4} USD", done.stderr)
+        assert s3server.KEYS["AWS_SECRET_ACCESS_KEY"] not in done.stderr
 
 
-def test_a_job_that_fails_ends_with_its_own_status_and_its_log(
+def test_a_check_tells_what_is_there_and_what_would_stop_a_run_and_changes_nothing(
     scripts: AwsScripts, plane: awsserver.ControlPlane
 ) -> None:
+    checked = scripts.run(SCRIPT, "--check")
+    marks = [line.split()[:2] for line in checked.stdout.splitlines()]
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert {mark for mark, _ in marks} == {"ok"}
+    assert {subject for _, subject in marks} == {
+        "region", "credentials", "bucket", "stack", "image", "role", "permissions", "quota", "cost"
+    }  # fmt: skip
+    # given a quota that is too small, and a set-up that is not there
+    plane.quotas = {"L-3032A538": 1.0}
+    checked = scripts.run(SCRIPT, "--check", STACK_NAME="another")
+    assert checked.returncode == 1
+    found = {tuple(line.split()[:2]) for line in checked.stdout.splitlines()}
+    assert found >= {("ok", "bucket"), ("no", "stack"), ("no", "quota")}
+    assert {re.match(r"Describe|List|Get|Simulate|BatchGet", call) is not None for call in plane.calls} == {True}
+
+
+def test_a_job_that_fails_ends_with_its_own_status_and_its_log_though_every_call_is_throttled(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    # given a service that refuses each call until the command line has given it up once
+    plane.fault = lambda _, number: "throttle" if number <= 2 else None
     nowhere = f"s3://{scripts.bucket}/nowhere"
     done = scripts.run(SCRIPT, "--input_path", nowhere)
     assert done.returncode == 3, done.stderr
@@ -149,7 +228,7 @@ def test_a_job_that_fails_ends_with_its_own_status_and_its_log(
 def test_a_dry_run_prints_the_calls_and_changes_nothing(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
     done = scripts.run(SCRIPT, "--dry_run", "--max_rejects", "3")
     assert done.returncode == 0, done.stderr
-    assert set(plane.calls) == {"DescribeStacks"}
+    assert set(plane.calls) == {"GetCallerIdentity", "DescribeStacks"}
     run, describe, log = done.stdout.splitlines()
     assert run.startswith(f"aws ecs run-task --cluster {scripts.bucket} ")
     assert '"--max_rejects","3"' in run
@@ -196,7 +275,7 @@ def test_a_set_up_a_bucket_or_a_right_that_is_not_there_is_one_line(
     done = scripts.run(SCRIPT, S3_BUCKET_NAME="no-such-bucket")
     assert done.returncode == 1
     assert done.stderr.startswith(f"{SCRIPT}: error: bucket no-such-bucket does not exist")
-    plane.denied = {"RunTask"}
+    plane.fault = on("RunTask", "deny")
     done = scripts.run(SCRIPT)
     assert done.returncode == 1
     assert re.fullmatch(f"{SCRIPT}: error: aws ecs run-task: .* RunTask", done.stderr.splitlines()[-1])
@@ -217,12 +296,48 @@ def test_an_interrupted_script_stops_its_task(
         if called == operation and plane.calls.count(operation) == number:
             os.killpg(process[0].pid, signal.SIGINT)
 
-    plane.on_call, plane.fate = interrupt, "stuck"
+    plane.on_call, plane.fate, plane.fault = interrupt, "stuck", on(operation, "late", number)
     process.append(scripts.start(SCRIPT))
-    _, said = process[0].communicate(timeout=60)
+    _, said = process[0].communicate(timeout=300)
     assert process[0].returncode == 130, said
     assert plane.is_anything_running() == []
     assert re.search(r"task \S+ is stopped", said)
+
+
+LEFT = r"may still be running: {what}, at up to 0\.11652 USD an hour; to end it: {command}"
+STOP = r"aws ecs stop-task --cluster \S+ --task \1\n"
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "left"),
+    [
+        ({"ListTasks": "throttle"}, 143, r"task \w+ is stopped"),
+        ({"StopTask": "throttle"}, 5, LEFT.format(what=r"task (\w+)", command=STOP)),
+        ({"DescribeTasks": "expire", "StopTask": "expire"}, 5, LEFT.format(what=r"task (\w+)", command=STOP)),
+        ({"RunTask": "deny", "ListTasks": "throttle"}, 5,
+         LEFT.format(what=r"a task of cluster \S+, started by \S+", command="aws ecs list-tasks .* finds its id")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_ended_is_said_with_its_price_and_the_command_that_ends_it(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, faults: dict[str, str], status: int, left: str
+) -> None:
+    process: list[subprocess.Popen[str]] = []
+
+    # given a script that is ended while its task is under way, and calls that fail for good
+    def end(called: str) -> None:
+        if called == "DescribeTasks" and plane.calls.count(called) == 2:
+            process[0].terminate()
+
+    plane.on_call, plane.fate, plane.fault = end, "stuck", lambda operation, _: faults.get(operation)
+    process.append(scripts.start(SCRIPT))
+    _, said = process[0].communicate(timeout=300)
+    # then what is known by its id is stopped without a list, and what cannot be stopped is said
+    assert process[0].returncode == status, said
+    assert re.search(left, said), said
+    assert ("may still be running" in said) == (status == 5)
+    plane.reset()
+    for task in plane.client("ecs").list_tasks(cluster=scripts.bucket)["taskArns"]:
+        plane.client("ecs").stop_task(cluster=scripts.bucket, task=task)
 
 
 def test_after_kill_9_at_any_moment_the_task_ends_by_itself(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:

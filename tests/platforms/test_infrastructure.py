@@ -19,22 +19,36 @@ import yaml
 from policy_sentry.querying.actions import get_action_data
 
 from tests.support import s3server
+from tests.support.awsscripts import permissions
 from tests.support.project import ROOT
 
 TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
 # ministack with what it lacks, which it only notes down
 pytestmark = pytest.mark.thorough
 
-MINISTACK = """
+MINISTACK = '''
 from ministack.app import main
-from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation import changesets, provisioners
+
+resolve = changesets._resolve_props_for_diff
+
+
+def resolve_what_is_made(template, parameters, *others):
+    """A change set also has what comes and goes by a condition."""
+    conditions = changesets._evaluate_conditions(template, parameters)
+    resources = template.get("Resources", {}).items()
+    made = {name: resource for name, resource in resources if conditions.get(resource.get("Condition"), True)}
+    return resolve({**template, "Resources": made}, parameters, *others)
+
+
+changesets._resolve_props_for_diff = resolve_what_is_made
 
 provisioners._RESOURCE_HANDLERS["AWS::EMR::SecurityConfiguration"] = {
     "create": lambda logical_id, properties, stack: (f"{stack}-{logical_id}", {}),
     "delete": lambda physical_id, properties: None,
 }
 main()
-"""
+'''
 
 
 class CloudFormationLoader(yaml.SafeLoader):
@@ -112,6 +126,29 @@ def test_nothing_lets_anybody_in() -> None:
     assert not any("SecurityGroupIngress" in group for group in groups)
 
 
+WAYS = {"emr_cluster": "a cluster", "emr_serverless": "EMR Serverless", "fargate": "Fargate"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_check_asks_for_the_permissions_of_the_documentation_each_on_what_it_is_for(way: str) -> None:
+    # given the permissions that --check simulates
+    source = (
+        f"source scripts/{way}.sh; source scripts/check_aws.sh; PARTITION=aws REGION=us-east-1 ACCOUNT=123456789012 "
+        "S3_BUCKET_NAME=bucket STACK_NAME=stack PASSED_ROLE=role/of-a-job; "
+        'for action in "${PERMISSIONS[@]}"; do printf "%s %s\\n" "$action" "$(resource_of "$action")"; done'
+    )
+    asked = subprocess.run(["bash", "-euc", source], cwd=ROOT, capture_output=True, text=True, check=True)
+    resources = dict(line.split() for line in asked.stdout.splitlines())
+    # then they are those of docs/aws.md
+    assert set(resources) == permissions(WAYS[way])
+    # and * stands where no ARN can, and only there
+    for action, resource in resources.items():
+        service, _, name = action.partition(":")
+        takes_arn = any(entry["resource_arn_format"] != "*" for entry in get_action_data(service, name)[service])
+        if action != "ecs:ListTasks":  # whose ARN is of a container instance, which Fargate does not have
+            assert (resource != "*") == takes_arn, action
+
+
 @pytest.fixture(scope="module")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A second CloudFormation, at its address."""
@@ -146,7 +183,7 @@ class Stacks:
     def call(self, command: str) -> str:
         """What a command of the scripts' library says, which must succeed."""
         parts = " ".join(f"source scripts/{part}.sh;" for part in ("common", "environments", "aws"))
-        source = f"set -euo pipefail; root=$1; {parts} use_aws_cli .; "
+        source = f"set -euo pipefail; root=$1; {parts} use_aws_cli .; find_account; "
         done = subprocess.run(
             ["bash", "-c", source + command, "test", "."],
             cwd=ROOT,
@@ -182,6 +219,11 @@ def test_all_stacks_are_made_changed_and_removed(ministack: str) -> None:
     assert {stack["StackName"]: stack["StackStatus"] for stack in found} == {
         f"{name}-{part}": "CREATE_COMPLETE" for part in ("storage", "network", "emr", "registry", "fargate")
     }
+    assert stacks.call(fargate) == f"stack {name}-fargate is up to date\n"
+    # when the bucket is removed by hand, then it is made anew, and the rights of jobs stay
+    stacks.client("s3").delete_bucket(Bucket=name)
+    assert f"bucket {name} was removed by hand and is made anew\n" in stacks.call("deploy_storage .")
+    stacks.client("s3").head_bucket(Bucket=name)
     assert stacks.call(fargate) == f"stack {name}-fargate is up to date\n"
     # when one is changed, then that shows and happens
     assert "AWS::ECS::TaskDefinition" in stacks.call(f"{fargate} TimeLimit=5m")

@@ -43,14 +43,21 @@ class AwsScripts:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def on(operation: str, what: str, *numbers: int) -> Callable[[str, int], str | None]:
+    """A fault of the control plane: of these calls of an operation, counted from 1, or of each."""
+    return lambda called, number: what if called == operation and (not numbers or number in numbers) else None
+
+
 def permissions(way: str) -> set[str]:
-    """The actions that docs/aws.md names for a way to run, without their services."""
-    marked = (ROOT / "docs" / "aws.md").read_text().partition("<!-- permissions -->")[2]
-    (item,) = re.findall(rf"^- {way}: (.*?)(?=^- |^$)", marked, re.MULTILINE | re.DOTALL)
-    return {action.partition(":")[2] for action in re.findall(r"`([a-z-]+:\w+)`", item)}
+    """The actions that docs/aws.md names for a way to run, with those that all ways need."""
+    section = (ROOT / "docs" / "aws.md").read_text().partition("## Permissions")[2].partition("\n## ")[0]
+    of_all, _, of_ways = section.partition("<!-- permissions -->")
+    (item,) = re.findall(rf"^- {way}: (.*?)(?=^- |^$)", of_ways, re.MULTILINE | re.DOTALL)
+    of_all = of_all.partition("Who runs jobs")[2]
+    return set(re.findall(r"`([a-z0-9-]+:\w+)`", of_all + item))
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until

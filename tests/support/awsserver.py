@@ -2,8 +2,65 @@
 
 A step of an EMR cluster and a job of EMR Serverless is the given command with the suite's own spark-submit, configured
 as EMR's is: s3:// is S3A, the store is known, the job need not be told. A task of ECS is the given image in docker.
-All of them work on the suite's S3 server and report what became of them. A role, a security configuration, a subnet
-that is not there is refused, as AWS does.
+All of them work on the suite's S3 server and report what became of them.
+
+The rules it keeps, each with the page of AWS's documentation that has it (below https://docs.aws.amazon.com/):
+
+S3 (tests/support/awsstore.py)
+- What a request takes: AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+- An object that is not there is 404 for whoever may list the bucket, and 403 for others; whoever may not get a key is
+  told 403 either way: AmazonS3/latest/API/API_HeadObject.html
+- A bucket of another account than x-amz-expected-bucket-owner is 403:
+  AmazonS3/latest/userguide/bucket-owner-condition.html
+- aws:ResourceAccount is the account of the bucket: IAM/latest/UserGuide/reference_policies_condition-keys.html
+- A bucket that is encrypted with a customer's key takes kms:GenerateDataKey and kms:Decrypt of whoever writes, and
+  kms:Decrypt of whoever reads: AmazonS3/latest/userguide/UsingKMSEncryption.html and mpuoverview.html
+
+IAM
+- Something must allow an action and nothing may deny it: IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+- A job has the rights of its role, of that alone: emr/latest/EMR-Serverless-UserGuide/security-iam-runtime-role.html,
+  emr/latest/ManagementGuide/emr-iam-role-for-ec2.html, AmazonECS/latest/developerguide/task-iam-roles.html
+- A service-linked role that is there cannot be made again:
+  IAM/latest/APIReference/API_CreateServiceLinkedRole.html; the first cluster with spot instances of an account takes
+  that of spot.amazonaws.com: AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html
+- A simulation tells for each action whether the policies of a user allow it:
+  IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+
+All services
+- Any call may be refused by ThrottlingException, for a token that has expired or for want of a right:
+  emr/latest/APIReference/CommonErrors.html, and CommonErrors.html of each other service
+- A role, a security configuration, a subnet that is not there is refused.
+- Where a client token is known, the same token is the same request:
+  emr-serverless/latest/APIReference/API_CreateApplication.html, API_StartJobRun.html,
+  AmazonECS/latest/APIReference/ECS_Idempotency.html
+
+EMR
+- STARTING, BOOTSTRAPPING, RUNNING, TERMINATING, then TERMINATED or TERMINATED_WITH_ERRORS, and each takes time:
+  emr/latest/ManagementGuide/emr-overview.html, emr/latest/APIReference/API_ClusterStatus.html
+- RunJobFlow knows no client token, so each request that arrives starts a cluster:
+  emr/latest/APIReference/API_RunJobFlow.html
+
+EMR Serverless
+- An application is CREATING, then CREATED; STARTING, STARTED; STOPPING, STOPPED; TERMINATED:
+  emr/latest/EMR-Serverless-UserGuide/application-states.html
+- StopApplication is for one that is STARTING or STARTED, and whose job runs have ended:
+  emr-serverless/latest/APIReference/API_StopApplication.html
+- UpdateApplication and DeleteApplication are for one that is CREATED or STOPPED:
+  emr-serverless/latest/APIReference/API_UpdateApplication.html, API_DeleteApplication.html
+- Names need not be unique: emr-serverless/latest/APIReference/API_CreateApplication.html
+- A job starts an application that is CREATED or STOPPED; one that is idle stops by itself:
+  emr/latest/EMR-Serverless-UserGuide/application-capacity.html
+- A job run that exceeds its time limit is CANCELLING, then CANCELLED, and totalExecutionDurationSeconds tells that:
+  emr/latest/EMR-Serverless-UserGuide/job-states.html
+- stateDetails and billedResourceUtilization may be empty: emr-serverless/latest/APIReference/API_JobRun.html
+
+ECS
+- A task whose image has another architecture than its definition says does not start:
+  AmazonECS/latest/developerguide/task_cannot_pull_image.html, ecs-arm64.html
+
+Quotas
+- GetServiceQuota tells those that were applied for, by NoSuchResourceException else:
+  servicequotas/2019-06-24/apireference/API_GetServiceQuota.html
 """
 
 from __future__ import annotations
@@ -16,6 +73,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -45,22 +103,35 @@ from moto.emr.exceptions import ValidationException
 from moto.emr.models import ElasticMapReduceBackend, Instance, InstanceGroup
 from moto.emr.responses import ElasticMapReduceResponse
 from moto.emrserverless.models import EMRServerlessBackend, emrserverless_backends
-from moto.iam.models import iam_backends
+from moto.iam.exceptions import InvalidInput
+from moto.iam.models import SERVICE_NAME_CONVERSION, IAMBackend, ManagedPolicy, PolicyVersion, Role, iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.s3.models import S3Backend
+from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
-from tests.support import s3server
+from tests.support import awsstore, s3server
 from tests.support.jobs import JAVA_OPTIONS, S3_JARS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 # what each state takes, so that there is a time to look at it and to interrupt it
 SECONDS_OF_A_STATE = 1.0
+# the access key of the control plane itself, whose calls neither count nor fail
+ITS_OWN = "the-control-plane"
+
+# What is wrong with a call, by the name that a test gives it: the code of JSON protocols, that of queries, the message
+FAULTS = {
+    "deny": ("AccessDeniedException", "AccessDenied", "User: {user} is not authorized to perform: {operation}"),
+    "throttle": ("ThrottlingException", "Throttling", "Rate exceeded"),
+    "expire": ("ExpiredTokenException", "ExpiredToken", "The security token included in the request is expired"),
+}
+
+NO_SPOT = "The provided credentials do not have permission to create the service-linked role for EC2 Spot Instances."
 
 # The operations of EMR Serverless, which other than the rest has them in method and path
 SERVERLESS = [
     ("POST", r"/applications", "CreateApplication"),
+    ("PATCH", r"/applications/[^/]+", "UpdateApplication"),
     ("GET", r"/applications", "ListApplications"),
     ("GET", r"/applications/[^/]+", "GetApplication"),
     ("DELETE", r"/applications/[^/]+", "DeleteApplication"),
@@ -99,8 +170,10 @@ class ControlPlane:
 
     def __init__(self, folder: Path, s3: s3server.S3Server) -> None:
         self.folder, self.s3 = folder, s3
+        self.store = awsstore.Store(s3.endpoint, self.statements_of, self.owner_of, self.key_of_bucket)
         self.patches: list[tuple[Any, str, Any]] = []
         self.processes: list[Process] = []
+        self.answers: dict[str, Any] = {}  # to requests that bear a client token
         self.registry = ""
         self.reset()
         self.patch_moto()
@@ -114,20 +187,28 @@ class ControlPlane:
         """As it is without faults."""
         self.fate = ""  # what becomes of what is started: dies, stuck, no capacity, no log
         self.minute = 60.0  # how long a minute of a time limit of EMR Serverless is
-        self.denied: set[str] = set()
-        self.lost: set[str] = set()  # carried out, but the answer gets lost
+        # what happens to a call, by its operation and how often that was called: one of FAULTS, "lose" (it is carried
+        # out, and the answer gets lost), "late" (it is answered after a while)
+        self.fault: Callable[[str, int], str | None] = lambda *_: None
+        self.allowed: set[str] | None = None  # the actions that the caller may do; None is an administrator
+        self.owners: dict[str, str] = {}  # of buckets of other accounts
+        self.keys: dict[str, str] = {}  # of buckets that somebody encrypts with a key of theirs
+        self.quotas: dict[str, float] = {}
         self.calls: list[str] = []
         self.on_call: Callable[[str], None] = lambda _: None
+        self.store.expired.clear()
+        self.store.denied.clear()
 
     def stop(self) -> None:
         for process in self.processes:
             process.kill()
         self.server.shutdown()
+        self.store.stop()
         for owner, name, original in self.patches:
             setattr(owner, name, original)
 
     def client(self, service: str) -> Any:
-        keys = {name.lower(): value for name, value in s3server.KEYS.items()}
+        keys = {"aws_access_key_id": ITS_OWN, "aws_secret_access_key": ITS_OWN}
         return boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, **keys)
 
     def environment(self) -> dict[str, str]:
@@ -136,14 +217,16 @@ class ControlPlane:
             **s3server.KEYS,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ENDPOINT_URL_S3": self.s3.endpoint,
+            "AWS_ENDPOINT_URL_S3": self.store.endpoint,
+            "AWS_MAX_ATTEMPTS": "2",
             "POLL_SECONDS": "0.3",
+            "PATIENCE_SECONDS": "3",
             "LOG_SECONDS": "5",
         }
 
     def is_anything_running(self) -> list[str]:
         """What the API says is there and costs something."""
-        active = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
+        active = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]  # TERMINATING ends by itself
         running = [found["Id"] for found in self.client("emr").list_clusters(ClusterStates=active)["Clusters"]]
         serverless = self.client("emr-serverless")
         busy = ["STARTED", "STARTING", "CREATING", "STOPPING"]
@@ -160,18 +243,64 @@ class ControlPlane:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = BytesIO(body)
         operation = operation_of(environ, body)
-        self.calls.append(operation)
-        self.on_call(operation)
-        if operation in self.denied:
-            message = f"User: arn:aws:iam::{ACCOUNT}:user/tests is not authorized to perform: {operation}"
-            return refuse(environ, start_response, "AccessDeniedException", message)
-        if operation in self.lost:
-            self.lost.remove(operation)
-            b"".join(self.app(environ, lambda *_: None))
-            environ["werkzeug.socket"].close()  # nothing comes back
-            return []
+        if f"Credential={ITS_OWN}/" not in environ.get("HTTP_AUTHORIZATION", ""):
+            self.calls.append(operation)
+            self.on_call(operation)
+            what = self.fault_of(operation)
+            if what in FAULTS:
+                return refuse(environ, start_response, what, operation)
+            if what == "late":
+                time.sleep(3 * SECONDS_OF_A_STATE)
+            if what == "lose":
+                b"".join(self.app(environ, lambda *_: None))
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # nothing comes back
+                return []
+        if operation in OWN_OPERATIONS:
+            return OWN_OPERATIONS[operation](self, environ, start_response, body)
         answer: Iterable[bytes] = self.app(environ, start_response)
         return answer
+
+    def fault_of(self, operation: str) -> str | None:
+        """What happens to a call of the caller."""
+        if s3server.KEYS["AWS_ACCESS_KEY_ID"] in self.store.expired:
+            return "expire"
+        free = {"GetCallerIdentity"}  # which takes no right
+        if self.allowed is not None and operation not in {action.partition(":")[2] for action in self.allowed} | free:
+            return "deny"
+        return self.fault(operation, self.calls.count(operation))
+
+    def expire(self) -> None:
+        """The caller's token has expired."""
+        self.store.expired.add(s3server.KEYS["AWS_ACCESS_KEY_ID"])
+
+    # -----------------------------------------------------------------------------------------------------------
+    # What the store asks
+
+    def statements_of(self, key: str) -> list[awsstore.Statement]:
+        """What whoever has an access key may do."""
+        if key == s3server.KEYS["AWS_ACCESS_KEY_ID"]:
+            actions = ["*"] if self.allowed is None else sorted(self.allowed)
+            return [{"Effect": "Allow", "Action": actions, "Resource": "*"}]
+        roles = iam_backends[ACCOUNT]["aws"].roles.values()
+        found = [role for role in roles if awsstore.key_of_role(role.name) == key]
+        documents = [document for role in found for document in role.policies.values()]
+        attached = [policy for role in found for policy in role.managed_policies.values()]
+        documents += [
+            version.document
+            for policy in attached
+            for version in policy.versions
+            if version.version_id == policy.default_version_id
+        ]
+        return [statement for document in documents for statement in as_json(document)["Statement"]]
+
+    def owner_of(self, bucket: str) -> str:
+        return self.owners.get(bucket, ACCOUNT)
+
+    def key_of_bucket(self, bucket: str) -> str:
+        """The key that a bucket is encrypted with by its template, or by the test; nothing where it is S3's own."""
+        known = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
+        rule = known.encryption["Rule"]["ApplyServerSideEncryptionByDefault"] if known and known.encryption else {}
+        return str(rule.get("KMSMasterKeyID", self.keys.get(bucket, "")))
 
     def patch_moto(self) -> None:
         NetworkInterface.private_dns_name = None  # moto's ECS asks for it
@@ -184,21 +313,24 @@ class ControlPlane:
     def replacement(self, function: Any, original: Any) -> Any:
         return lambda *arguments, **named: function(self, original, *arguments, **named)
 
-    def require_role(self, name_or_arn: str) -> None:
-        """Refuses a role that IAM does not know."""
-        known = iam_backends[ACCOUNT]["aws"].roles.values()
-        if not any(name_or_arn in {role.arn, role.name} for role in known):
-            raise JsonRESTError("ValidationException", f"Role {name_or_arn} does not exist")
+    def require_role(self, name_or_arn: str) -> str:
+        """The access key of whoever takes a role; refuses one that IAM does not know."""
+        for role in iam_backends[ACCOUNT]["aws"].roles.values():
+            if name_or_arn in {role.arn, role.name}:
+                return awsstore.key_of_role(role.name)
+        raise JsonRESTError("ValidationException", f"Role {name_or_arn} does not exist")
 
-    def require_profile(self, name: str) -> None:
-        """Refuses an instance profile that IAM does not know."""
-        if not any(name == profile.name for profile in iam_backends[ACCOUNT]["aws"].instance_profiles.values()):
-            raise ValidationException(f"Invalid InstanceProfile: {name}")
+    def require_profile(self, name: str) -> str:
+        """The access key of the nodes of an instance profile; refuses one that IAM does not know."""
+        for profile in iam_backends[ACCOUNT]["aws"].instance_profiles.values():
+            if name == profile.name:
+                return awsstore.key_of_role(profile.roles[0].name)
+        raise ValidationException(f"Invalid InstanceProfile: {name}")
 
     # -----------------------------------------------------------------------------------------------------------
     # Spark
 
-    def spark_environment(self) -> dict[str, str]:
+    def spark_environment(self, key: str) -> dict[str, str]:
         """Where a node of EMR runs its commands: spark-submit that knows s3://, and a role that gives rights."""
         conf = self.folder / "spark-conf"
         if not conf.exists():
@@ -208,7 +340,7 @@ class ControlPlane:
                 "spark.ui.enabled": "false",
                 "spark.driver.extraClassPath": f"{S3_JARS}/*",
                 "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-                "spark.hadoop.fs.s3a.endpoint": self.s3.endpoint,
+                "spark.hadoop.fs.s3a.endpoint": self.store.endpoint,
                 "spark.hadoop.fs.s3a.endpoint.region": REGION,
                 "spark.hadoop.fs.s3a.path.style.access": "true",
             }
@@ -217,7 +349,8 @@ class ControlPlane:
         kept = {"HOME", "LANG", "JAVA_HOME", "TMPDIR"}
         return {
             **{name: value for name, value in os.environ.items() if name in kept},
-            **s3server.KEYS,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": "of-a-role",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SPARK_CONF_DIR": str(conf),
             "SPARK_LOCAL_IP": "127.0.0.1",
@@ -225,7 +358,7 @@ class ControlPlane:
         }
 
     def start(self, owner: Any, command: list[str]) -> Process:
-        process = Process(command, self.folder / owner.id, self.spark_environment())
+        process = Process(command, self.folder / owner.id, self.spark_environment(owner.key))
         owner.process = process
         self.processes.append(process)
         return process
@@ -253,9 +386,14 @@ class ControlPlane:
         time.sleep(SECONDS_OF_A_STATE)
         while self.fate == "stuck" and cluster.state == "STARTING":
             time.sleep(0.1)
+        if cluster.state == "STARTING":
+            cluster.state = "BOOTSTRAPPING"
+            time.sleep(SECONDS_OF_A_STATE)
+        if not self.may_use_spot():
+            self.end_cluster(cluster, "TERMINATED_WITH_ERRORS", NO_SPOT)
         if self.fate == "dies":
             self.end_cluster(cluster, "TERMINATED_WITH_ERRORS", "On the primary instance, bootstrap action 1 failed")
-        if cluster.state != "STARTING":
+        if cluster.state != "BOOTSTRAPPING":
             return
         cluster.state, step.state = "RUNNING", "RUNNING"
         step.start()
@@ -269,30 +407,43 @@ class ControlPlane:
         if cluster.state != "RUNNING":
             return
         step.state = "COMPLETED" if status == 0 else "FAILED"
-        cluster.state = "TERMINATING"  # as --auto-terminate and the step's action on failure say
-        time.sleep(SECONDS_OF_A_STATE)
-        self.keep_log(cluster.log_uri, f"{cluster.id}/steps/{step.id}", process)
+        # as --auto-terminate and the step's action on failure say
         ended = ("TERMINATED", "Steps completed") if status == 0 else ("TERMINATED_WITH_ERRORS", "Step failed")
         self.end_cluster(cluster, *ended)
+        self.keep_log(cluster.log_uri, f"{cluster.id}/steps/{step.id}", process)
+
+    def may_use_spot(self) -> bool:
+        """Whether the account has the service-linked role without which there are no spot instances."""
+        return "AWSServiceRoleForEC2Spot" in {role.name for role in iam_backends[ACCOUNT]["aws"].roles.values()}
 
     def end_cluster(self, cluster: Any, state: str, reason: str) -> None:
+        """Begins the end of a cluster, which takes a while."""
         step = cluster.steps[0]
-        if cluster.state in {"TERMINATED", "TERMINATED_WITH_ERRORS"}:
+        if cluster.state.startswith("TERMINAT"):
             return
-        cluster.last_state_change_reason = reason
-        for instance in cluster.ec2_instances:
-            instance.instance_group.end_date_time = utcnow()
+        cluster.state, cluster.last_state_change_reason = "TERMINATING", reason
         if step.state in {"PENDING", "RUNNING"}:
             step.state = "CANCELLED"
-        cluster.state = state
         self.kill_process(step)
+
+        def end() -> None:
+            for instance in cluster.ec2_instances:
+                instance.instance_group.end_date_time = utcnow()
+            cluster.state = state
+
+        threading.Timer(2 * SECONDS_OF_A_STATE, end).start()
 
     # -----------------------------------------------------------------------------------------------------------
     # EMR Serverless
 
     def run_job_run(self, job_run: Any) -> None:
-        """The life of a job run."""
+        """The life of a job run, and with it that of its application."""
         begun = time.monotonic()
+        application = emrserverless_backends[ACCOUNT][REGION].get_application(job_run.application_id)
+        if application.state != "STARTED":
+            application.state = "STARTING"
+            time.sleep(SECONDS_OF_A_STATE)
+            application.state = "STARTED"
         time.sleep(SECONDS_OF_A_STATE)
         while self.fate == "stuck" and job_run.state == "SUBMITTED":
             time.sleep(0.1)
@@ -300,34 +451,30 @@ class ControlPlane:
             return
         job_run.state = "RUNNING"
         submit = job_run.job_driver["sparkSubmit"]
-        process = self.start(
-            job_run,
-            [
-                "spark-submit",
-                *shlex.split(submit.get("sparkSubmitParameters", "")),
-                submit["entryPoint"],
-                *submit["entryPointArguments"],
-            ],
-        )
+        parameters = shlex.split(submit.get("sparkSubmitParameters", ""))
+        command = ["spark-submit", *parameters, submit["entryPoint"], *submit["entryPointArguments"]]
+        process = self.start(job_run, command)
+        running = time.monotonic()
         status = process.wait(job_run.execution_timeout_minutes * self.minute)
+        job_run.total_execution_duration_seconds = int((time.monotonic() - running) / self.minute * 60)
         if job_run.state != "RUNNING":
             return
         process.kill()
+        if status is None:
+            job_run.state = "CANCELLING"
         uri = job_run.configuration_overrides["monitoringConfiguration"]["s3MonitoringConfiguration"]["logUri"]
         self.keep_log(uri, f"applications/{job_run.application_id}/jobs/{job_run.id}/SPARK_DRIVER", process)
         hours = (time.monotonic() - begun) / 3600
         job_run.billed_resource_utilization = {"vCPUHour": 8 * hours, "memoryGBHour": 32 * hours, "storageGBHour": 0.0}
-        if status is None:
-            job_run.state_details = "Job run timed out: it exceeded its executionTimeoutMinutes"
-        elif status:
+        if status and self.fate != "no details":
             job_run.state_details = f"Job failed, please check complete logs. ExitCode: {status}. Last few exceptions: "
-        job_run.state = "SUCCESS" if status == 0 else "FAILED"
-        application = emrserverless_backends[ACCOUNT][REGION].get_application(job_run.application_id)
+        job_run.state = "CANCELLED" if status is None else "SUCCESS" if status == 0 else "FAILED"
         idle = application.auto_stop_configuration
         if idle["enabled"]:
             time.sleep(idle["idleTimeoutMinutes"] * self.minute)
             if application.state == "STARTED" and not self.unfinished_runs(application.id):
-                application.state = "STOPPED"
+                application.state = "STOPPING"
+                later(application, "STOPPED")
 
     def unfinished_runs(self, application_id: str) -> list[Any]:
         runs = emrserverless_backends[ACCOUNT][REGION].job_runs.get(application_id, [])
@@ -343,6 +490,12 @@ class ControlPlane:
         while self.fate == "stuck" and task.last_status == "PROVISIONING":
             time.sleep(0.1)
         task.pull_started_at = utcnow()
+        wanted, found = definition.runtime_platform["cpuArchitecture"], self.architecture_of(described["image"])
+        if wanted != found:
+            platform = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}[wanted]
+            why = f"image Manifest does not contain descriptor matching platform '{platform}'"
+            self.end_task(task, None, f"CannotPullContainerError: {why}")
+            return
         pulled = subprocess.run(["docker", "pull", described["image"]], capture_output=True, text=True, check=False)
         if pulled.returncode or self.fate == "dies":
             self.end_task(task, None, f"CannotPullContainerError: {described['image']}")
@@ -351,7 +504,11 @@ class ControlPlane:
         task.last_status = "RUNNING"
         entry, *rest = described["entryPoint"]
         environment = {pair["name"]: pair["value"] for pair in described["environment"]}
-        environment |= {**s3server.KEYS, "AWS_ENDPOINT_URL_S3": self.s3.endpoint}
+        environment |= {
+            "AWS_ACCESS_KEY_ID": self.require_role(definition.task_role_arn),
+            "AWS_SECRET_ACCESS_KEY": "of-a-role",
+            "AWS_ENDPOINT_URL_S3": self.store.endpoint,
+        }
         options = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
         command = [*rest, *task.overrides["containerOverrides"][0]["command"]]
         process = subprocess.Popen(
@@ -388,19 +545,28 @@ class ControlPlane:
                 if detail["name"] == "networkInterfaceId" and detail["value"] in ec2.enis:
                     ec2.delete_network_interface(detail["value"])
 
+    def architecture_of(self, image: str) -> str:
+        """The architecture of an image in the registry of the tests, as ECS calls it."""
+        repository, _, digest = image.removeprefix(f"{self.registry}/").partition("@")
+        manifest = json.loads(self.from_registry(f"{repository}/manifests/{digest}").read())
+        config = json.loads(self.from_registry(f"{repository}/blobs/{manifest['config']['digest']}").read())
+        return {"amd64": "X86_64", "arm64": "ARM64"}[config["architecture"]]
+
+    def from_registry(self, path: str, method: str = "GET") -> Any:
+        kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+        request = urllib.request.Request(f"http://{self.registry}/v2/{path}", method=method, headers={"Accept": kinds})
+        return urllib.request.urlopen(request)
+
     def images_in_registry(self, repository: str) -> list[Any]:
         """What lies in the registry of the tests."""
-        address = f"http://{self.registry}/v2/{repository}"
         try:
-            with urllib.request.urlopen(f"{address}/tags/list") as answer:
+            with self.from_registry(f"{repository}/tags/list") as answer:
                 tags = json.load(answer)["tags"] or []
         except urllib.error.HTTPError:
             return []
         images = []
         for tag in tags:
-            kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-            request = urllib.request.Request(f"{address}/manifests/{tag}", method="HEAD", headers={"Accept": kinds})
-            with urllib.request.urlopen(request) as answer:
+            with self.from_registry(f"{repository}/manifests/{tag}", "HEAD") as answer:
                 images.append(SimpleNamespace(image_tags=[tag], image_digest=answer.headers["Docker-Content-Digest"]))
         return images
 
@@ -431,14 +597,14 @@ def require_release(label: str) -> None:
 @replaces(ElasticMapReduceResponse, "run_job_flow")
 def run_job_flow(plane: ControlPlane, original: Any, response: Any) -> Any:
     plane.require_role(response._get_param("ServiceRole"))
-    plane.require_profile(response._get_param("JobFlowRole"))
+    key = plane.require_profile(response._get_param("JobFlowRole"))
     for subnet in response._get_param("Instances.Ec2SubnetIds"):
         ec2_backends[ACCOUNT][REGION].get_subnet(subnet)
     response.backend.get_security_configuration(response._get_param("SecurityConfiguration"))
     require_release(response._get_param("ReleaseLabel"))
     answer = original(response)
     cluster = response.backend.clusters[answer.result["JobFlowId"]]
-    cluster.state, cluster.steps[0].state = "STARTING", "PENDING"
+    cluster.state, cluster.steps[0].state, cluster.steps[0].key = "STARTING", "PENDING", key
     for fleet in response._get_param("Instances.InstanceFleets"):
         add_instances(cluster, fleet)
     threading.Thread(target=plane.run_cluster, args=[cluster], daemon=True).start()
@@ -455,18 +621,25 @@ def terminate_job_flows(plane: ControlPlane, _original: Any, backend: Any, job_f
 @replaces(EMRServerlessBackend, "create_application")
 def create_application(_plane: ControlPlane, original: Any, backend: Any, **arguments: Any) -> Any:
     require_release(arguments["release_label"])
+    for known in backend.applications.values():
+        if known.client_token == arguments["client_token"] and known.state != "TERMINATED":
+            return known
     label, arguments["release_label"] = arguments["release_label"], "emr-7.9.0"  # which moto knows
     application = original(backend, **arguments)
-    application.release_label, application.state = label, "CREATED"
+    application.release_label, application.state, application.created_at = label, "CREATING", utcnow()
+    later(application, "CREATED")
     return application
 
 
 @replaces(EMRServerlessBackend, "start_job_run")
 def start_job_run(plane: ControlPlane, original: Any, backend: Any, **arguments: Any) -> Any:
-    plane.require_role(arguments["execution_role_arn"])
+    key = plane.require_role(arguments["execution_role_arn"])
+    for known in backend.job_runs.get(arguments["application_id"], []):
+        if known.client_token == arguments["client_token"]:
+            return known
+    require_state(backend.get_application(arguments["application_id"]), "CREATED", "STARTING", "STARTED", "STOPPED")
     job_run = original(backend, **arguments)
-    job_run.state = "SUBMITTED"
-    backend.applications[job_run.application_id].state = "STARTED"
+    job_run.state, job_run.state_details, job_run.key = "SUBMITTED", "", key
     threading.Thread(target=plane.run_job_run, args=[job_run], daemon=True).start()
     return job_run
 
@@ -486,13 +659,34 @@ def stop_application(plane: ControlPlane, _original: Any, backend: Any, applicat
     if plane.unfinished_runs(application_id):
         raise JsonRESTError("ValidationException", "Application has job runs that have not ended")
     application = backend.get_application(application_id)
+    require_state(application, "STARTING", "STARTED")
     application.state = "STOPPING"
     later(application, "STOPPED")
 
 
+def require_state(application: Any, *states: str) -> None:
+    """Refuses what an application cannot have in the state that it is in."""
+    if application.state not in states:
+        among = f"must be in one of the following statuses [{', '.join(states)}]. Current status: {application.state}"
+        raise JsonRESTError("ValidationException", f"Application {application.id} {among}")
+
+
+def applications_of_emr_serverless() -> list[Any]:
+    """All of them, as moto has them."""
+    return list(emrserverless_backends[ACCOUNT][REGION].applications.values())
+
+
+def remove_application(identifier: str) -> None:
+    """Ends an application at once, with what runs on it."""
+    backend = emrserverless_backends[ACCOUNT][REGION]
+    for job_run in backend.job_runs.get(identifier, []):
+        job_run.state = "CANCELLED"
+    backend.get_application(identifier).state = "TERMINATED"
+
+
 def later(owner: Any, state: str) -> None:
     """Brings something into a state, after the time that a state takes."""
-    threading.Timer(SECONDS_OF_A_STATE * 3, setattr, [owner, "state", state]).start()
+    threading.Timer(SECONDS_OF_A_STATE * 2, setattr, [owner, "state", state]).start()
 
 
 @replaces(EMRServerlessBackend, "list_job_runs")
@@ -517,7 +711,10 @@ def run_task(plane: ControlPlane, original: Any, backend: Any, *arguments: Any, 
 def run_task_request(plane: ControlPlane, original: Any, response: Any) -> Any:
     if plane.fate == "no capacity":  # an answer, not an error
         return ActionResult({"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]})
-    return original(response)
+    token = response._get_param("clientToken")
+    if token not in plane.answers:
+        plane.answers[token] = original(response)
+    return plane.answers[token]
 
 
 @replaces(EC2ContainerServiceBackend, "stop_task")
@@ -546,6 +743,8 @@ def create_task_definition(
     definition.task_role_arn = template["Properties"]["TaskRoleArn"]
     definition.execution_role_arn = template["Properties"]["ExecutionRoleArn"]
     definition.network_mode = template["Properties"]["NetworkMode"]
+    platform = template["Properties"]["RuntimePlatform"]
+    definition.runtime_platform = {name[0].lower() + name[1:]: value for name, value in platform.items()}
     return definition
 
 
@@ -592,6 +791,45 @@ def execute_change_set(
     stack.output_map = stack._create_output_map()
 
 
+@replaces(Role, "create_from_cloudformation_json")
+def create_role(_plane: ControlPlane, original: Any, name: str, template: Any, *arguments: Any, **named: Any) -> Any:
+    role = original(name, template, *arguments, **named)
+    policies = iam_backends[ACCOUNT]["aws"].managed_policies
+    for arn in template["Properties"].get("ManagedPolicyArns", []):
+        if arn in policies:  # those of AWS are not the jobs'
+            policies[arn].attach_to(role)
+    return role
+
+
+@replaces(IAMBackend, "delete_role")
+def delete_role(_plane: ControlPlane, original: Any, backend: Any, role_name: str) -> None:
+    role = backend.get_role(role_name)
+    for policy in list(role.managed_policies.values()):
+        policy.detach_from(role)  # as CloudFormation does
+    original(backend, role_name)
+
+
+@replaces(ManagedPolicy, "update_from_cloudformation_json")
+def update_policy(_plane: ControlPlane, _original: Any, policy: Any, _name: str, template: Any, *_: Any) -> Any:
+    document = json.dumps(template["Properties"]["PolicyDocument"])
+    version = PolicyVersion(policy.arn, document, True, f"v{policy.next_version_num}")
+    policy.versions.append(version)
+    policy.next_version_num += 1
+    policy.update_default_version(version.version_id)
+    return policy
+
+
+@replaces(IAMBackend, "create_service_linked_role")
+def create_service_linked_role(
+    _plane: ControlPlane, original: Any, backend: Any, service_name: str, *arguments: Any, **named: Any
+) -> Any:
+    SERVICE_NAME_CONVERSION["spot"] = "EC2Spot"
+    if any(service_name in role.path for role in backend.roles.values()):
+        name = "AWSServiceRoleForEC2Spot"
+        raise InvalidInput(f"Service role name {name} has been taken in this account, please try a different suffix.")
+    return original(backend, service_name, *arguments, **named)
+
+
 @replaces(S3Backend, "create_bucket")
 def create_bucket(plane: ControlPlane, original: Any, backend: Any, bucket_name: str, region_name: str) -> Any:
     with suppress(plane.s3.client.exceptions.BucketAlreadyOwnedByYou):
@@ -609,6 +847,18 @@ def create_repository(plane: ControlPlane, original: Any, repository: Any, *argu
 def list_images(plane: ControlPlane, _original: Any, backend: Any, name: str, *_: Any, **__: Any) -> list[Any]:
     backend.describe_repositories(repository_names=[name])
     return plane.images_in_registry(name)
+
+
+@replaces(ECRBackend, "describe_images")
+def describe_images(
+    plane: ControlPlane, _original: Any, _backend: Any, repository_name: str, _registry: Any, image_ids: Any
+) -> list[Any]:
+    digests = {asked["imageDigest"] for asked in image_ids}
+    found = [image for image in plane.images_in_registry(repository_name) if image.image_digest in digests]
+    if not found:
+        raise JsonRESTError("ImageNotFoundException", f"no image of {repository_name} is {sorted(digests)}")
+    tags = [tag for image in found for tag in image.image_tags]
+    return [SimpleNamespace(image_tags=tags, image_digest=found[0].image_digest)]
 
 
 def add_instances(cluster: Any, fleet: dict[str, Any]) -> None:
@@ -631,6 +881,61 @@ def delete_route_table(table: Any, _account: str, _region: str) -> None:
     table.ec2_backend.delete_route_table(table.id)
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# Operations that moto lacks
+
+Answer = Callable[[ControlPlane, dict[str, Any], Any, bytes], Iterable[bytes]]
+# what an account has where nobody asked for more: the documents name those of EC2 and Fargate, and EMR Serverless
+DEFAULT_QUOTAS = {"L-1216C47A": 32.0, "L-34B43A08": 32.0, "L-D05C8A75": 16.0, "L-3032A538": 6.0}
+
+
+def describe_release_label(_plane: ControlPlane, _environ: Any, start_response: Any, body: bytes) -> list[bytes]:
+    label = json.loads(body)["ReleaseLabel"]
+    if not re.fullmatch(r"emr-(spark-8\.[01]\.0|7\.\d\.0)", label):
+        start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+        return [json.dumps({"__type": "InvalidRequestException", "Message": f"no release label {label}"}).encode()]
+    spark = {"Name": "Spark", "Version": "4.1.1" if "spark-8" in label else "3.5.6"}
+    start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+    return [json.dumps({"ReleaseLabel": label, "Applications": [spark]}).encode()]
+
+
+def get_service_quota(plane: ControlPlane, _environ: Any, start_response: Any, body: bytes) -> list[bytes]:
+    code = json.loads(body)["QuotaCode"]
+    if code not in plane.quotas:
+        start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+        return [json.dumps({"__type": "NoSuchResourceException", "Message": code}).encode()]
+    start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+    return [json.dumps({"Quota": {"QuotaCode": code, "Value": plane.quotas[code]}}).encode()]
+
+
+def get_default_quota(_plane: ControlPlane, _environ: Any, start_response: Any, body: bytes) -> list[bytes]:
+    code = json.loads(body)["QuotaCode"]
+    start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+    return [json.dumps({"Quota": {"QuotaCode": code, "Value": DEFAULT_QUOTAS[code]}}).encode()]
+
+
+def simulate_principal_policy(plane: ControlPlane, _environ: Any, start_response: Any, body: bytes) -> list[bytes]:
+    asked = urllib.parse.parse_qs(body.decode())
+    actions = [value for name, (value,) in asked.items() if name.startswith("ActionNames.")]
+    members = "".join(
+        f"<member><EvalActionName>{action}</EvalActionName><EvalDecision>"
+        f"{'allowed' if plane.allowed is None or action in plane.allowed else 'implicitDeny'}</EvalDecision></member>"
+        for action in actions
+    )
+    start_response("200 OK", [("Content-Type", "text/xml")])
+    result = f"<EvaluationResults>{members}</EvaluationResults><IsTruncated>false</IsTruncated>"
+    name = "SimulatePrincipalPolicy"
+    return [f"<{name}Response><{name}Result>{result}</{name}Result></{name}Response>".encode()]
+
+
+OWN_OPERATIONS: dict[str, Answer] = {
+    "DescribeReleaseLabel": describe_release_label,
+    "GetServiceQuota": get_service_quota,
+    "GetAWSDefaultServiceQuota": get_default_quota,
+    "SimulatePrincipalPolicy": simulate_principal_policy,
+}
+
+
 def operation_of(environ: dict[str, Any], body: bytes) -> str:
     """The name of the operation that a request asks for."""
     if "HTTP_X_AMZ_TARGET" in environ:
@@ -641,14 +946,22 @@ def operation_of(environ: dict[str, Any], body: bytes) -> str:
     return urllib.parse.parse_qs(body.decode("utf-8", "replace")).get("Action", [environ["PATH_INFO"]])[0]
 
 
-def refuse(environ: dict[str, Any], start_response: Any, code: str, message: str) -> list[bytes]:
-    """An error as the protocol of the request has it."""
+def refuse(environ: dict[str, Any], start_response: Any, what: str, operation: str) -> list[bytes]:
+    """One of FAULTS as the protocol of the request has it."""
+    code, code_of_queries, message = FAULTS[what]
+    message = message.format(user=f"arn:aws:iam::{ACCOUNT}:user/tests", operation=operation)
     if "HTTP_X_AMZ_TARGET" in environ or "emr-serverless" in environ.get("HTTP_AUTHORIZATION", ""):
         start_response("400 Bad Request", [("Content-Type", "application/json"), ("x-amzn-errortype", code)])
         return [json.dumps({"__type": code, "message": message}).encode()]
     start_response("403 Forbidden", [("Content-Type", "text/xml")])
-    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+    error = f"<Error><Type>Sender</Type><Code>{code_of_queries}</Code><Message>{message}</Message></Error>"
     return [f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>".encode()]
+
+
+def as_json(document: Any) -> dict[str, Any]:
+    """A policy, which moto keeps as text or as what its text says."""
+    found: dict[str, Any] = json.loads(document) if isinstance(document, str) else document
+    return found
 
 
 class Registry:

@@ -102,6 +102,14 @@ class S3Server:
                 self.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
         return f"s3://{BUCKET}/{prefix}"
 
+    def delete_all(self, bucket: str) -> None:
+        """Makes a bucket anew, so that nothing is in it, not even a folder."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for found in page.get("Contents", []):
+                self.client.delete_object(Bucket=bucket, Key=found["Key"])
+        self.client.delete_bucket(Bucket=bucket)
+        self.client.create_bucket(Bucket=bucket)
+
     def keys(self, prefix: str) -> set[str]:
         """What is in the bucket below the prefix, relative to it."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
