@@ -202,6 +202,8 @@ def local_folder(path: str | Path, scratch: Path) -> Path:
     if not separator:
         return Path(path)
     bucket, _, folder = place.rstrip("/").partition("/")
+    if scheme == "hdfs":
+        raise CannotCompareError(f"{path}: compare a copy on disk: hadoop fs -copyToLocal {path} FOLDER")
     if scheme not in ("s3", "s3a"):
         raise CannotCompareError(f"{path} is neither a folder nor s3://bucket/folder")
     copy = scratch / f"copy of {folder.replace('/', ' ')}"

@@ -100,7 +100,7 @@ def explained(said: str, input_path: str, output: str, *, writing: bool) -> Pipe
 def refused(signs: str, places: list[str], input_path: str) -> PipelineError | None:
     """The refusal of the store that the first place in a store is in; None where it is no refusal."""
     store = next((place for place in places if not is_local(place)), None)
-    meaning = meaning_of(signs) if store else None
+    meaning = meaning_of(signs, store) if store else None
     if meaning is None:
         return None
     return (BadInputError if store == input_path else PipelineError)(f"{store}: {meaning}")

@@ -20,7 +20,7 @@ from movielens.reading import TEXTS
 from movielens.rejects import stage_rejects
 from movielens.runs import new_run_id, utc_now
 from movielens.storage.paths import is_local, join
-from movielens.storage.refusals import CHECK_THE_NETWORK, StorageError
+from movielens.storage.refusals import StorageError, what_to_check
 from movielens.tables import columns_of
 from movielens.terminal import count_of, log, megabytes, phase
 
@@ -160,7 +160,7 @@ def in_time(path: str, failure: type[PipelineError], look: Callable[[], Answer])
     if answers:
         return answers[0]
     if not errors:
-        raise failure(f"{path}: no answer in {SECONDS_TO_ANSWER:.0f} seconds; {CHECK_THE_NETWORK}")
+        raise failure(f"{path}: no answer in {SECONDS_TO_ANSWER:.0f} seconds; {what_to_check(path)}")
     [error] = errors
     if isinstance(error, StorageError):
         raise failure(str(error)) from error

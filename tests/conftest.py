@@ -34,7 +34,14 @@ LONGEST_FIRST = ["test_emr", "test_docker", "test_shell", "test_publishing", "te
 LONGEST_FIRST += ["test_docs", "test_infrastructure", "test_spark_session", "test_engines", "test_benchmark"]
 
 
+def is_possible(item: pytest.Item) -> bool:
+    """Whether there is what the parameters of a test ask for: HDFS is read and written by Spark alone."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return not {"sail", "hdfs"} <= {parameter for parameter in parameters if isinstance(parameter, str)}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = filter(is_possible, items)
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -26,10 +26,11 @@ from pathlib import Path
 import check_local_results
 from movielens import contract
 from tests.support import s3server
+from tests.support.hdfs import Hdfs
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_command, job_environment
 from tests.support.journals import is_publishing, journal_at
-from tests.support.places import Bucket, Disk, Place
+from tests.support.places import Bucket, Disk, HdfsFolder, Place
 from tests.support.project import ROOT
 
 # The job, with every storage operation slowed down, so that publishing takes about a second
@@ -180,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engine", choices=contract.ENGINES, default="sail")
     parser.add_argument("--s3", action="store_true", help="publish to an S3 server, started for the purpose")
+    parser.add_argument("--hdfs", action="store_true", help="publish to an HDFS, started for the purpose; with spark")
     parser.add_argument("--in_publishing", action="store_true", help="aim all kills, not half, at publishing")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--races", type=int, default=100)
@@ -200,6 +202,11 @@ def main() -> None:
         atexit.register(server.stop)
         os.environ.update(server.environment())
         place = Bucket(server, "output", folder)
+    if arguments.hdfs:
+        (folder / "hdfs").mkdir(parents=True)
+        hdfs = Hdfs(folder / "hdfs")
+        atexit.register(hdfs.stop)
+        place = HdfsFolder(hdfs, "output", folder)
     slow = write_slow_job(folder)
 
     started = time.monotonic()

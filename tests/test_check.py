@@ -114,6 +114,20 @@ def test_rejects_are_counted(publish: Publish, tmp_path: Path, output_path: Path
     status, said = check(folder)
     assert status == 1
     assert "rejects: DIFFERENT: expected 4: 3 rows\n" in said
+    # more than expected are as wrong as fewer
+    (folder / "ratings.dat").write_bytes(b"1::10::5::100\n1::11\n")
+    status, said = check(folder)
+    assert status == 1
+    assert "rejects: DIFFERENT: expected 2: 3 rows\n" in said
+
+
+def test_a_file_that_the_manifest_does_not_list_does_not_count(published: Path, check: Check) -> None:
+    # given files of another run, as a publish that goes on leaves them for a moment
+    for dataset in ("ratings", "movies", "rejects"):
+        (published / dataset).mkdir(exist_ok=True)
+        duckdb.execute(f"COPY (SELECT 1 AS one) TO '{published / dataset}/another.parquet' (FORMAT parquet)")
+    status, said = check()
+    assert status == 0, said
 
 
 @pytest.mark.usefixtures("published")

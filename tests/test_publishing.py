@@ -71,6 +71,19 @@ def test_a_published_folder_holds_the_manifest_and_just_the_files_that_it_lists(
         assert found - {output_path / name for name in generations(Disk(output_path))} == listed
 
 
+def test_what_hadoop_leaves_in_a_dataset_folder_does_not_stop_a_run(
+    engine: str, publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    # given a result that some tool of Hadoop copied, with its marks and checksum files
+    publish(engine, input_path, output_path)
+    for dataset in DATASETS:
+        (output_path / dataset / "_SUCCESS").touch()
+        for file in list((output_path / dataset).glob("*.parquet")):
+            (output_path / dataset / f".{file.name}.crc").write_bytes(b"crc")
+    publish(engine, input_path, output_path)
+    assert_equal_by_check(input_path, output_path)
+
+
 def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_path: Path, output_path: Path) -> None:
     before = now().replace(microsecond=0)
     publish(engine, input_path, output_path)
@@ -312,12 +325,12 @@ def test_a_dead_process_that_nobody_waited_for_is_a_dead_run(
     process.wait()
 
 
-@pytest.fixture(params=["disk", "bucket"])
+@pytest.fixture(params=["disk", "bucket", "hdfs"])
 def place(request: pytest.FixtureRequest, output_path: Path) -> Place:
     """Where to publish to."""
     if request.param == "disk":
         return Disk(output_path)
-    found: Place = request.getfixturevalue("bucket_path")
+    found: Place = request.getfixturevalue({"bucket": "bucket_path", "hdfs": "hdfs_path"}[request.param])
     return found
 
 
@@ -332,9 +345,10 @@ def test_two_runs_at_once_end_with_one_whole_result(engine: str, two_inputs: tup
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], "\n".join(said)
-    arguments = [["--input_path", str(folder), "--output_path", place.address] for folder in two_inputs]
+    found = str(place.snapshot())
+    arguments = [["--input_path", str(folder), "--output_path", found] for folder in two_inputs]
     assert sorted(check_main(argument) for argument in arguments) == [0, 1]
-    assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}
+    assert visible_names(Path(found)) == DATASETS | {"_manifest.json"}
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3", "s3a", "hdfs"])
@@ -397,7 +411,7 @@ def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     (old / "ratings.dat").write_bytes(b"bad\n")
     done = run_job(engine, "--input_path", old, "--output_path", place.address)
     assert done.returncode == 3
-    assert_equal_by_check(new, place.address)
+    assert_equal_by_check(new, place.snapshot())
     assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}
 
 

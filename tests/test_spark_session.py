@@ -48,6 +48,23 @@ def test_files_that_are_damaged_or_gone_are_errors_whatever_the_cluster_says(
         assert job.get_spark_session("spark").conf.get(name) == "false"
 
 
+def test_what_spark_submit_is_told_holds(tmp_path: Path) -> None:
+    # given settings that the job makes itself where nobody else does
+    given = {"spark.app.name": "nightly", "spark.locality.wait": "1s", "spark.log.level": "ERROR"}
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import movielens_pipeline as job\n"
+        "conf = job.get_spark_session('spark').sparkContext.getConf()\n"
+        f"print(*[conf.get(name) for name in {[*given, 'spark.sql.inMemoryColumnarStorage.compressed']}])\n"
+    )
+    options = [word for name, value in given.items() for word in ("--conf", f"{name}={value}")]
+    done = subprocess.run(
+        ["spark-submit", "--master", "local[1]", *options, script],
+        env={**job_environment(), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [*given.values(), "false"]
+
+
 def test_ansi_mode_stays_on(spark: Any) -> None:
     with pytest.raises(Exception, match=r"(?i)cast|convert|invalid"):
         spark.sql("SELECT CAST('five' AS INT)").collect()
@@ -85,6 +102,26 @@ def test_help_version_and_usage_errors_come_without_starting_or_importing_an_eng
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
     assert not imported & {"pyspark", "pysail", "boto3", "pandas", "numpy", "pyarrow", "py4j"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["--input_path", "in"], 2),
+        (["--input_path", "in", "--output_path", "/"], 2),
+        (["--input_path", "in", "--output_path", "out", "--engine", "flink"], 2),
+    ],
+)
+def test_where_nothing_is_installed_a_wrong_command_line_is_status_2_all_the_same(
+    arguments: list[str], status: int
+) -> None:
+    # given a Python without any package of others
+    done = subprocess.run(
+        [sys.executable, "-S", ROOT / "movielens_pipeline.py", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_version_is_that_of_the_version_file() -> None:
@@ -159,7 +196,11 @@ def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
     sent = time.monotonic()
     _, said = process.communicate(timeout=30)
     # then it ends soon, says so in one line, and published nothing
-    assert process.returncode in (status, -getattr(signal, name))
+    if engine == "sail":
+        assert process.returncode == status
+        assert said.splitlines()[-1] == "movielens_pipeline: interrupted"
+    else:  # spark-submit is ended by the signal, too, before or after its script
+        assert process.returncode in (status, -getattr(signal, name))
     assert time.monotonic() - sent < 10
     assert "Traceback" not in said
     assert not [entry for entry in output_path.glob("*") if entry.name != "_staging"]

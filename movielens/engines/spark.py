@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -33,8 +33,9 @@ def start() -> SparkSession:
     os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
     try:
         logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it would log what it raises
+        SparkContext._ensure_initialized()  # or what spark-submit was told would not be in its configuration
         conf = SparkConf()
-        for name, value in settings().items():
+        for name, value in settings(str(conf.get("spark.master"))).items():
             conf.setIfMissing(name, value)
         if conf.get("spark.master", "local").startswith("local"):
             conf.setIfMissing("spark.local.dir", tempfile.gettempdir())
@@ -47,14 +48,17 @@ def start() -> SparkSession:
     return session
 
 
-def settings() -> dict[str, str]:
-    """What the job wants of Spark; a setting that is made already stays as it is."""
+def settings(master: str) -> dict[str, str]:
+    """What the job wants of Spark with such a master; a setting that is made already stays as it is."""
     return {
         "spark.app.name": "movielens_pipeline",
         "spark.log.level": "OFF",  # what fails is raised; the rest is chatter
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         # what is kept is read twice: compressing it takes longer than that
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
+        # a local master does not look again for tasks that wait for a machine nearer to their data: with some that have
+        # theirs here and others on a datanode elsewhere the run would never end
+        **({"spark.locality.wait": "0s"} if master.startswith("local") else {}),
         **{f"spark.hadoop.fs.s3a.{name}": value for name, value in s3_settings().items()},
     }
 

@@ -43,7 +43,9 @@ class HadoopStorage:
 
     def path(self, path: str) -> Any:
         """Hadoop's Path of a path of ours."""
-        return self.jvm.org.apache.hadoop.fs.Path(hadoop_path(self.spark, path))
+        name = hadoop_path(self.spark, path)
+        # the root of a store is a path, too
+        return self.jvm.org.apache.hadoop.fs.Path(name if "/" in name.partition("://")[2] else f"{name}/")
 
     def entries(self, folder: str) -> list[Entry]:
         with refusals_of(folder):
@@ -233,7 +235,7 @@ def refusals_of(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        meaning = meaning_of(str(error)) if hasattr(error, "java_exception") else None
+        meaning = meaning_of(str(error), path) if hasattr(error, "java_exception") else None
         if meaning is None:
             raise
         raise StorageError(f"{path}: {meaning}") from error

@@ -6,8 +6,6 @@ import re
 
 from movielens.contract import PipelineError
 
-CHECK_THE_NETWORK = "check the network, and AWS_ENDPOINT_URL where it is set"
-
 CREDENTIALS_NOT_ACCEPTED = (
     "the store does not accept these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
     "AWS_SESSION_TOKEN, or AWS_PROFILE"
@@ -20,8 +18,11 @@ NO_BUCKET = "there is no such bucket; check its name, and AWS_ENDPOINT_URL where
 ANOTHER_REGION = "the bucket is in another region; check AWS_DEFAULT_REGION"
 ACCESS_DENIED = "access denied; check what these credentials are allowed to do there"
 NO_CONNECTOR = "this Spark lacks the S3 connector; docs/aws.md tells how to add it"
-UNREACHABLE = f"the store cannot be reached; {CHECK_THE_NETWORK}"
+UNREACHABLE = "the store cannot be reached"
 OVERLOADED = "the store is overloaded or out of order; try again later"
+SAFE_MODE = "the namenode is in safe mode; try again later"
+NO_DATANODE = "no datanode takes what is written; look at their health, and at the space that they have"
+QUOTA = "a quota of the store is used up"
 
 # The error codes of S3: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 CODES = {
@@ -68,6 +69,9 @@ SIGNS = (
     ("timed out", UNREACHABLE),
     ("Service Unavailable", OVERLOADED),
     ("[Cc]ode: 50[0-4]", OVERLOADED),
+    ("SafeModeException", SAFE_MODE),
+    ("could only be written to 0 of the", NO_DATANODE),
+    ("QuotaExceededException", QUOTA),
 )
 
 
@@ -75,6 +79,18 @@ class StorageError(PipelineError):
     """A store or a disk that refuses, or that does not answer."""
 
 
-def meaning_of(said: str) -> str | None:
-    """What a refusal means that an engine hands on as text; None where it is none."""
-    return next((meaning for sign, meaning in SIGNS if re.search(sign, said)), None)
+def meaning_of(said: str, path: str) -> str | None:
+    """What a refusal by the store of the path means that an engine hands on as text; None where it is none."""
+    meaning = next((meaning for sign, meaning in SIGNS if re.search(sign, said)), None)
+    return unreachable(path) if meaning == UNREACHABLE else meaning
+
+
+def unreachable(path: str) -> str:
+    """What it means that the store of the path is not reached."""
+    return f"{UNREACHABLE}; {what_to_check(path)}"
+
+
+def what_to_check(path: str) -> str:
+    """What to look at where the store of the path gives no answer."""
+    place = "that a namenode runs at that address" if path.startswith("hdfs:") else "AWS_ENDPOINT_URL where it is set"
+    return f"check the network, and {place}"

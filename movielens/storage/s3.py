@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from movielens.storage import Entry, last_begun
 from movielens.storage.paths import bucket_and_key, join
-from movielens.storage.refusals import CODES, NO_CREDENTIALS, UNREACHABLE, StorageError
+from movielens.storage.refusals import CODES, NO_CREDENTIALS, StorageError, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -219,6 +219,6 @@ def refusals_of(path: str) -> Iterator[None]:
     ) as error:
         raise StorageError(f"{path}: {NO_CREDENTIALS}") from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
-        raise StorageError(f"{path}: {UNREACHABLE}") from error
+        raise StorageError(f"{path}: {unreachable(path)}") from error
     except (exceptions.BotoCoreError, Boto3Error) as error:
         raise StorageError(f"{path}: {' '.join(str(error).split())}") from error

@@ -16,8 +16,13 @@ from tests.support.jobs import JAVA_OPTIONS
 HDFS_JARS = Path(sys.prefix) / "hdfs-jars"
 SPARK_JARS = Path(str(pyspark.__file__)).parent / "jars"
 
-# how soon a writer asks again whether the datanode has told the namenode of what it wrote
-SETTINGS = {"dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "5"}
+# For those who reach it, so that tests take less time
+SETTINGS = {
+    # how soon a writer asks again whether the datanode has told the namenode of what it wrote
+    "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "5",
+    # how often a namenode that is not there is looked for
+    "ipc.client.connect.max.retries": "1",
+}
 
 
 class Hdfs:
@@ -51,6 +56,11 @@ class Hdfs:
         self.process.kill()
         self.process.wait()
         self.log.close()
+
+    def set_safe_mode(self, *, on: bool) -> None:
+        """Has the namenode refuse whatever changes something, as after its start, or no longer."""
+        actions = self.jvm.org.apache.hadoop.fs.SafeModeAction
+        self.fs.setSafeMode(actions.ENTER if on else actions.LEAVE)
 
     def path(self, name: str) -> Any:
         """Hadoop's Path of a name below the root."""

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Puts small faults into the job, one at a time, and tells which of them no test on the embedded engine notices.
+
+Not part of the suite, for it runs tests once a fault: seconds each, hours in all. It works on a copy of the project, by
+cosmic-ray, which is to be on PATH (pip install cosmic-ray, in an environment of its own), with the Python that it is
+started with. Exit status: 0 when every fault was noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support.project import ROOT, copy_project
+
+# The tests that are to notice a fault in a room, the quickest to do so first
+TESTS = {
+    "contract": ["test_rooms", "test_data_loading", "test_rejects", "test_spark_session", "test_exceptions_handling"],
+    "transforms": ["test_data_processing", "test_movie_statistics", "test_top_movies_per_user"],
+    "formats": ["test_formats", "test_data_loading", "test_rejects"],
+    "publishing": ["test_publishing", "test_faults", "test_exceptions_handling"],
+}
+# What lies in no room of its own, or makes no other program: types are not looked at while the job runs
+IGNORED = [r"core/ReplaceBinaryOperator_BitOr_.*"]
+SECONDS_FOR_A_FAULT = 600.0
+
+
+def files_of(room: str) -> list[str]:
+    """The files of a room, from the top of the project."""
+    found = [ROOT / "movielens" / f"{room}.py", *sorted((ROOT / "movielens" / room).glob("*.py"))]
+    return [str(file.relative_to(ROOT)) for file in found if file.exists()]
+
+
+def write_configuration(copy: Path, room: str) -> None:
+    """What cosmic-ray is to do, in its file."""
+    tests = [f"tests/{name}.py" for name in TESTS[room] if (copy / "tests" / f"{name}.py").exists()]
+    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider -m 'not thorough' -k 'not spark' {' '.join(tests)}"
+    lines = [
+        "[cosmic-ray]",
+        f"module-path = {json.dumps(files_of(room))}",
+        f"timeout = {SECONDS_FOR_A_FAULT}",
+        "excluded-modules = []",
+        f"test-command = {json.dumps(command)}",
+        "[cosmic-ray.distributor]",
+        'name = "local"',
+        "[cosmic-ray.filters.operators-filter]",
+        f"exclude-operators = {json.dumps(IGNORED)}",
+    ]
+    (copy / "mutation.toml").write_text("\n".join(lines) + "\n")
+
+
+def survivors(copy: Path, room: str) -> tuple[int, list[str]]:
+    """How many faults were put in, and those that no test noticed, as differences."""
+
+    def call(*command: str, quiet: bool = True) -> str:
+        # the tests of a fault are to write no bytecode, or the next fault of the same second is not seen
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "MOVIELENS_DATA": str(copy / "none")}
+        done = subprocess.run(
+            command, cwd=copy, env=environment, text=True, check=True, stdout=subprocess.PIPE if quiet else None
+        )
+        return done.stdout or ""
+
+    write_configuration(copy, room)
+    session = f"{room}.sqlite"
+    call("cosmic-ray", "init", "mutation.toml", session)
+    call("cr-filter-operators", session, "mutation.toml")
+    call("cosmic-ray", "baseline", "mutation.toml")
+    call("cosmic-ray", "exec", "mutation.toml", session, quiet=False)
+    report = call("cr-report", "--show-diff", session)
+    faults = re.split(r"^\[job-id\].*\n", report, flags=re.MULTILINE)[1:]
+    done = [fault for fault in faults if "worker outcome: skipped" not in fault.lower()]
+    return len(done), [fault for fault in done if "SURVIVED" in fault]
+
+
+def main() -> int:
+    """Puts faults into the rooms that the command line names and prints those that were not noticed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("rooms", nargs="*", choices=list(TESTS), default=list(TESTS))
+    arguments = parser.parse_args()
+    unnoticed = 0
+    for room in arguments.rooms:
+        with tempfile.TemporaryDirectory() as folder:
+            number, left = survivors(copy_project(Path(folder) / "copy"), room)
+        print("\n".join(left))
+        print(f"{room}: {number} faults, {len(left)} not noticed ({100 * (number - len(left)) / max(number, 1):.1f} %)")
+        unnoticed += len(left)
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

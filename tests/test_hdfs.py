@@ -1,0 +1,142 @@
+"""HDFS: Spark reads from and publishes to a real namenode and datanode, and what they refuse is said in one line."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from check_local_results import main as check_main
+from movielens import run, tables
+from tests.support.hdfs import Hdfs
+from tests.support.inputs import RATINGS, rating_lines, write_input
+from tests.support.jobs import Main, Publish
+from tests.support.places import HdfsFolder
+from tests.support.results import DATASETS, assert_equal_by_check
+
+pytestmark = pytest.mark.thorough
+
+
+@pytest.fixture
+def hdfs_input(hdfs_server: Hdfs, input_path: Path, hdfs_path: HdfsFolder) -> str:
+    """The small input on HDFS."""
+    return hdfs_server.upload(input_path, f"{hdfs_path.folder}-input")
+
+
+def test_hdfs_is_read_and_published_to(
+    publish: Publish, hdfs_input: str, hdfs_path: HdfsFolder, input_path: Path, tmp_path: Path, hdfs_server: Hdfs
+) -> None:
+    other = write_input(tmp_path / "other", rating_lines(RATINGS[:4]) + b"1::2::9::3\n")
+    others = hdfs_server.upload(other, f"{hdfs_path.folder}-other")
+    for address, folder in ((others, other), (hdfs_input, input_path)):  # the second replaces the first
+        said = publish("spark", address, f"{hdfs_path.address}/", "--max_rejects", 1)
+        assert_equal_by_check(folder, hdfs_path.snapshot())
+        manifest = json.loads(hdfs_path.read("_manifest.json") or b"")
+        listed = {file for dataset in manifest["datasets"].values() for file in dataset["files"]}
+        assert hdfs_path.files() == listed | {"_manifest.json"}
+        # a line that is not valid is named with its file
+        assert (f"{others}/ratings.dat: rating not in 0.5..5: '1::2::9::3'\n" in said) == (folder == other)
+    assert {file.partition("/")[0] for file in listed} == DATASETS
+
+
+def test_an_input_on_hdfs_that_changes_to_one_of_the_same_size_is_not_published(
+    run_main: Main, hdfs_server: Hdfs, hdfs_input: str, hdfs_path: HdfsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, name = tables.write_dataset, f"{hdfs_path.folder}-input/ratings.dat"
+
+    def write_and_disturb(frame: Any, folder: str, dataset: str) -> int:
+        rows = write(frame, folder, dataset)
+        if dataset == "top_movies_per_user":
+            hdfs_server.write(name, (hdfs_server.read(name) or b"")[::-1])
+        return rows
+
+    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    status, said = run_main("spark", "--input_path", hdfs_input, "--output_path", hdfs_path.address)
+    assert status == 3
+    assert said.splitlines()[-1].endswith(f"{hdfs_input} changed while it was read; nothing was published")
+    assert not hdfs_path.files()
+
+
+def test_an_input_that_is_not_there_is_said_with_what_is(
+    run_main: Main, hdfs_server: Hdfs, hdfs_path: HdfsFolder, output_path: Path
+) -> None:
+    hdfs_path.write("in/links.csv", b"")
+    for address, there in (
+        (hdfs_server.endpoint + "/nowhere", f"there is no {hdfs_server.endpoint}/nowhere"),
+        (hdfs_path.address + "/nowhere", f"there is no {hdfs_path.address}/nowhere"),
+        (hdfs_path.address + "/in", f"{hdfs_path.address}/in holds links.csv"),
+    ):
+        status, said = run_main("spark", "--input_path", address, "--output_path", output_path)
+        assert said.splitlines()[-1] == f"movielens_pipeline: error: {address}/movies.dat not found: {there}"
+        assert status == 3
+
+
+def test_a_result_at_the_root_of_hdfs_is_published(
+    publish: Publish, hdfs_server: Hdfs, input_path: Path, tmp_path: Path
+) -> None:
+    publish("spark", input_path, hdfs_server.endpoint)
+    for name in (*DATASETS, "_manifest.json"):
+        hdfs_server.download(name, tmp_path / "found" / name)
+        hdfs_server.delete(name)
+    assert_equal_by_check(input_path, tmp_path / "found")
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["nobody_there", "no_answer"])
+def test_a_namenode_that_does_not_answer_is_said(
+    run_main: Main, input_path: Path, output_path: Path, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an address at which nobody listens, and one that takes connections and never answers
+    monkeypatch.setattr(run, "SECONDS_TO_ANSWER", 20 if not answers else 2)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:
+            server.listen()
+        address = f"hdfs://127.0.0.1:{server.getsockname()[1]}/folder"
+        for input_, output, status in ((address, output_path, 3), (input_path, address, 1)):
+            told, said = run_main("spark", "--input_path", input_, "--output_path", output)
+            reason = "no answer in 2 seconds" if answers else "the store cannot be reached"
+            assert said.splitlines()[-1] == (
+                f"movielens_pipeline: error: {address}: {reason}; "
+                "check the network, and that a namenode runs at that address"
+            )
+            assert told == status
+
+
+def test_what_hdfs_refuses_is_said_and_leaves_the_earlier_result(
+    publish: Publish, run_main: Main, hdfs_server: Hdfs, hdfs_path: HdfsFolder, input_path: Path, tmp_path: Path
+) -> None:
+    other = write_input(tmp_path / "other", rating_lines(RATINGS[:4]))
+    publish("spark", input_path, hdfs_path.address)
+    folder = hdfs_server.path(hdfs_path.folder)
+
+    def refused() -> str:
+        status, said = run_main("spark", "--input_path", other, "--output_path", hdfs_path.address)
+        assert status == 1
+        assert "Traceback" not in said
+        return said.splitlines()[-1].removeprefix(f"movielens_pipeline: error: {hdfs_path.address}: ")
+
+    # given a namenode that has just been started
+    hdfs_server.set_safe_mode(on=True)
+    try:
+        assert refused() == "the namenode is in safe mode; try again later; nothing was published"
+    finally:
+        hdfs_server.set_safe_mode(on=False)
+    # and a folder that may hold no more files
+    hdfs_server.fs.setQuota(folder, 25, 2**40)
+    assert refused() == "a quota of the store is used up; nothing was published"
+    hdfs_server.fs.setQuota(folder, 2**40, 2**40)
+    assert_equal_by_check(input_path, hdfs_path.snapshot())
+    # then the next run finds what it needs
+    publish("spark", other, hdfs_path.address)
+    assert_equal_by_check(other, hdfs_path.snapshot())
+
+
+def test_the_check_says_how_a_result_on_hdfs_is_compared(capsys: pytest.CaptureFixture[str], input_path: Path) -> None:
+    assert check_main(["--input_path", str(input_path), "--output_path", "hdfs://namenode/output"]) == 2
+    assert capsys.readouterr().err == (
+        "check_local_results: error: hdfs://namenode/output: compare a copy on disk: "
+        "hadoop fs -copyToLocal hdfs://namenode/output FOLDER\n"
+    )
