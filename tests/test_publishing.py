@@ -461,7 +461,7 @@ def test_a_manifest_that_somebody_deleted_is_put_back_by_the_next_run(
     place.delete("_manifest.json")
     (new / "ratings.dat").write_bytes(b"bad\n")
     assert run_main(engine, "--input_path", new, "--output_path", place.address)[0] == 3
-    assert_equal_by_check(old, place.address)
+    assert_equal_by_check(old, place.snapshot())
 
 
 class DroppingStorage(DiskStorage):
