@@ -46,6 +46,8 @@ DATASETS = ("ratings", "movies", "movies_with_stats", "top_movies_per_user")
 BASELINE = "duckdb_typical"
 CONTESTANTS = ("sail", "spark", "duckdb_typical", "duckdb_best", "polars", "pandas", "spark_plain")
 ON_SPARK = ("spark", "spark_plain")
+OURS = ("sail", "spark")
+MOST_WORSE = 0.15  # of a ratio to the baseline, against an earlier sitting
 LABELS = {
     "sail": "**this job, Sail**",
     "spark": "**this job, Spark**",
@@ -242,7 +244,7 @@ def table_of(ratings: int, runs: dict[str, list[dict[str, Any]]]) -> str:
             f"({min(ratios):.2f} to {max(ratios):.2f}) | {median_of(found, 'processor', 1, 1)} | "
             f"{median_of(found, 'peak', 1e9, 2)} | {median_of(found, 'output', 1e6, 1)} |"
         )
-    for contestant in ("sail", "spark"):
+    for contestant in OURS:
         if runs.get(contestant):
             names = runs[contestant][0]["phases"]
             phases = {name: statistics.median(run["phases"][name] for run in runs[contestant]) for name in names}
@@ -258,21 +260,37 @@ def median_of(runs: list[dict[str, Any]], figure: str, unit: float, digits: int)
     return "" if None in values else f"{statistics.median(values) / unit:.{digits}f}"
 
 
-def compared(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Medians of two files of figures side by side, and their ratios to the baseline, for machines have better days."""
-    lines = ["| ratings | contestant | wall s before | now | ratio before | now |", "|---|---|---|---|---|---|"]
+def compared(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, list[str]]:
+    """Medians of two files of figures side by side as Markdown, and what is said of each that is worse than it may be.
+
+    Ratios are those to the baseline of the same sitting, for machines have better days.
+    """
+    lines = [
+        "| ratings | contestant | wall s before | now | ratio before | now | change of the ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    worse = []
     for ratings in [size for size in new["runs"] if size in old["runs"]]:
         for contestant in [name for name in new["runs"][ratings] if name in old["runs"][ratings]]:
-            shown = []
-            for figures in (old, new):
-                runs = figures["runs"][ratings]
-                wall = statistics.median(run["wall"] for run in runs[contestant])
-                base = statistics.median(run["wall"] for run in runs.get(BASELINE, runs[contestant]))
-                shown.append((wall, wall / base))
-            (before, ratio_before), (now, ratio_now) = shown
-            walls, ratios = f"{before:.2f} | {now:.2f}", f"{ratio_before:.2f} | {ratio_now:.2f}"
-            lines.append(f"| {int(ratings):,} | {LABELS[contestant]} | {walls} | {ratios} |")
-    return "\n".join(lines)
+            (before, ratio_before), (now, ratio_now) = (
+                wall_and_ratio(figures["runs"][ratings], contestant) for figures in (old, new)
+            )
+            change = ratio_now / ratio_before - 1
+            lines.append(
+                f"| {int(ratings):,} | {LABELS[contestant]} | {before:.2f} | {now:.2f} | {ratio_before:.2f} "
+                f"| {ratio_now:.2f} | {change:+.0%} |"
+            )
+            if contestant in OURS and change > MOST_WORSE:
+                worse.append(f"{int(ratings):,} ratings, {contestant}: the ratio is {change:.0%} worse")
+    return "\n".join(lines), worse
+
+
+def wall_and_ratio(runs: dict[str, list[dict[str, Any]]], contestant: str) -> tuple[float, float]:
+    """Median seconds of a contestant, and their median ratio to the baseline in the same round."""
+    found = runs[contestant]
+    base = runs.get(BASELINE, found)
+    ratios = [run["wall"] / other["wall"] for run, other in zip(found, base, strict=True)]
+    return statistics.median(run["wall"] for run in found), statistics.median(ratios)
 
 
 def machine() -> str:
@@ -296,7 +314,12 @@ def main() -> None:
     parser.add_argument("--s3", action="store_true", help="from and to a bucket (default: from and to the disk)")
     parser.add_argument("--image", help="Spark runs in containers of this image, that of `docker build --target spark`")
     parser.add_argument("--json", type=Path, help="keeps all figures in this file")
-    parser.add_argument("--compare", type=Path, metavar="JSON", help="sets the figures beside those of an earlier file")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="JSON",
+        help="sets the figures beside those of an earlier file; exit status 1 where a ratio of the job is 15 %% worse",
+    )
     arguments = parser.parse_args()
     if arguments.s3 and arguments.image:
         parser.error("--image is for runs from and to the disk")
@@ -325,10 +348,13 @@ def main() -> None:
     print(f"Measured on {date}, version {version}, from and to {where}: {machine()}.")
     for size, found in runs.items():
         print(f"\n{table_of(int(size), found)}")
-    if earlier:
-        print(f"\n{compared(earlier, figures)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
+    if earlier:
+        table, worse = compared(earlier, figures)
+        print(f"\n{table}")
+        if worse:
+            sys.exit("\n".join(worse))
 
 
 if __name__ == "__main__":

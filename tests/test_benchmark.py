@@ -40,7 +40,7 @@ def test_all_contestants_give_the_same_rows_and_stand_in_one_table(tmp_path: Pat
         re.MULTILINE,
     )
     assert rows == list(benchmark.LABELS.values())
-    assert re.search(r"\*\*this job, Sail\*\*, seconds: lines [0-9.]+, ratings [0-9.]+", done.stdout)
+    assert re.search(r"\*\*this job, Sail\*\*, seconds: ratings [0-9.]+, movies [0-9.]+", done.stdout)
     # and the figures can be set beside those of another time
     again = run(
         "--ratings", 20_000, "--rounds", 2, "--folder", tmp_path, "--contestants", "duckdb_typical", "duckdb_best",
@@ -67,6 +67,19 @@ def test_the_same_from_and_to_a_bucket(tmp_path: Path, monkeypatch: pytest.Monke
     other = run("--ratings", 20_000, "--rounds", 1, "--contestants", "duckdb_typical", "--compare", figures)
     assert other.returncode == 2
     assert other.stderr.endswith("is of runs on S3, not on disk\n")
+
+
+def test_figures_that_are_worse_than_earlier_ones_are_said() -> None:
+    # given figures of two sittings, on a day on which all took twice as long, and one took longer than that
+    def figures(**walls: float) -> dict[str, object]:
+        return {"runs": {"1000": {name: [{"wall": wall} for _ in range(3)] for name, wall in walls.items()}}}
+
+    before = figures(sail=1.0, duckdb_typical=1.0, polars=1.0)
+    table, worse = benchmark.compared(before, figures(sail=2.28, duckdb_typical=2.0, polars=4.0))
+    assert "| 1,000 | **this job, Sail** | 1.00 | 2.28 | 1.00 | 1.14 | +14% |" in table
+    assert not worse
+    _, worse = benchmark.compared(before, figures(sail=2.32, duckdb_typical=2.0))
+    assert worse == ["1,000 ratings, sail: the ratio is 16% worse"]
 
 
 def test_every_run_is_a_process_of_its_own_whose_descendants_count() -> None:

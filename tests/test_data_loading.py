@@ -14,6 +14,7 @@ import movielens_pipeline as job
 from movielens import contract
 from movielens.formats.plain import Plain
 from movielens.inputs import find_release
+from movielens.reading import find_rejects
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
 
 RATING_BYTES = rating_lines(RATINGS)
@@ -53,6 +54,7 @@ def test_movies_come_with_the_contract_s_columns_and_types(spark: Any, input_pat
     [
         ("CRLF line ends", lambda data: data.replace(b"\n", b"\r\n")),
         ("a missing final newline", lambda data: data.removesuffix(b"\n")),
+        ("lone CR line ends", lambda data: data.replace(b"\n", b"\r")),
         ("blank lines", lambda data: b"\n\r\n" + data.replace(b"\n", b"\n\n", 2) + b"\n\n"),
         ("a byte-order mark", lambda data: b"\xef\xbb\xbf" + data),
         ("a byte-order mark and CRLF", lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")),
@@ -72,6 +74,21 @@ def test_encoding_is_found_line_by_line(spark: Any, tmp_path: Path) -> None:
     folder = write_input(tmp_path, RATING_BYTES, movies)
     # then both titles are right
     assert movies_in(spark, folder) == [(1, "Café (1990)", "Drama"), (2, "Misérables, Les (1995)", "Drama")]
+
+
+def test_a_line_of_spaces_and_tabs_is_blank(spark: Any, tmp_path: Path) -> None:
+    lines = b"\t\n \t \n" + RATING_BYTES, MOVIE_BYTES + b"\t\t"
+    release = find_release(spark, str(write_input(tmp_path, *lines)))
+    assert job.load_ratings(spark, release).count() == len(RATINGS)
+    assert movies_in(spark, tmp_path) == MOVIES
+    assert find_rejects(spark, release).count() == 0
+
+
+def test_bytes_that_are_not_utf_8_are_iso_8859_1_and_not_windows_1252(spark: Any, tmp_path: Path) -> None:
+    # given bytes that stand for control characters in the one, and for quotes or nothing in the other
+    title = bytes(range(0x80, 0x100))
+    folder = write_input(tmp_path, RATING_BYTES, b"1::" + title + b"::Drama\n")
+    assert movies_in(spark, folder) == [(1, "".join(map(chr, range(0x80, 0x100))), "Drama")]
 
 
 def test_a_title_is_all_between_the_first_and_the_last_separator(spark: Any, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ BAD_MOVIE_LINES = {
     "movie_id_zero": b"0::Title::Drama",
     "movie_id_beyond_int": b"4294967296::Title::Drama",
     "movie_title_empty": b"77::::Drama",
+    "movie_all_empty": b"77::::",
     "movie_genres_empty": b"77::Title::",
     "movie_nul": b"77::Ti\x00tle::Drama",
     "movie_duplicate": b"10::Other::Drama",
@@ -178,6 +179,27 @@ def test_of_movies_with_the_same_id_the_one_that_sorts_first_is_kept_in_any_orde
         assert [tuple(row) for row in job.load_movies(spark, str(folder)).collect()] == [(10, "A", "War")]  # type: ignore[arg-type]
         found = reading.find_rejects(spark, str(folder)).collect()  # type: ignore[arg-type]
         assert sorted(row["line"] for row in found) == ["10::A::War", "10::B::War", "10::C::War"]
+
+
+def test_a_bad_line_does_not_take_the_place_of_the_good_one_of_the_same_movie(
+    engine: str, publish: Publish, tmp_path: Path, output_path: Path
+) -> None:
+    # given a line that sorts before the good one, and is none
+    folder = write_input(tmp_path / "in", movies=b"10::::Drama\n10::First (2001)::Drama\n")
+    publish(engine, folder, output_path, "--max_rejects", 1)
+    assert rows_of(output_path, "movies") == [(10, "First (2001)", "Drama")]
+    assert rows_of(output_path, "rejects") == [("movies", "title missing", "10::::Drama")]
+
+
+def test_rejects_and_titles_of_many_megabytes_keep_their_text(
+    engine: str, publish: Publish, tmp_path: Path, output_path: Path
+) -> None:
+    # given lines that are longer than what is read at a time
+    title, rubbish = "é" * 5_000_000, "x" * 9_000_000
+    folder = write_input(tmp_path / "in", ratings_with(rubbish.encode()), f"10::{title}::Drama\n".encode())
+    publish(engine, folder, output_path, "--max_rejects", 1)
+    assert rows_of(output_path, "movies") == [(10, title, "Drama")]
+    assert rows_of(output_path, "rejects") == [("ratings", "fields missing", rubbish)]
 
 
 HTML = b"""<!DOCTYPE html>

@@ -75,3 +75,9 @@ def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
         for movie, stars in enumerate([2, 4, 6, 8, 10, 10, 9, 7, 5], 1)
     ]
     assert top(spark, ratings) == oracle.top(ratings, ranks)
+
+
+def test_the_last_rank_s_own_rating_is_within_the_bound(spark: Any) -> None:
+    # given a user whose three ratings are in three of the four buckets, each lower than the one before
+    ratings = [(1, 1, 5.0, 10), (1, 2, 4.5, 10), (1, 3, 4.0, 10)]
+    assert top(spark, ratings) == [(*rating, rank) for rank, rating in enumerate(ratings, 1)]
