@@ -138,6 +138,9 @@ class Publication:
 
         Raises StorageError where one cannot be written.
         """
+        for entry in self.storage.entries(self.output):
+            if entry.name in SCHEMAS and not entry.is_folder:
+                raise UsageError(f"{entry.path} is not of this job: move it away, or choose another --output_path")
         while True:
             state = self.state()
             strangers = sorted(
