@@ -311,9 +311,9 @@ STOP = r"aws ecs stop-task --cluster \S+ --task \1\n"
 @pytest.mark.parametrize(
     ("faults", "status", "left"),
     [
-        ({"ListTasks": "throttle"}, 143, r"task \w+ is stopped"),
-        ({"StopTask": "throttle"}, 5, LEFT.format(what=r"task (\w+)", command=STOP)),
-        ({"DescribeTasks": "expire", "StopTask": "expire"}, 5, LEFT.format(what=r"task (\w+)", command=STOP)),
+        ({"ListTasks": "throttle"}, 143, r"task \S+ is stopped"),
+        ({"StopTask": "throttle"}, 5, LEFT.format(what=r"task (\S+)", command=STOP)),
+        ({"DescribeTasks": "expire", "StopTask": "expire"}, 5, LEFT.format(what=r"task (\S+)", command=STOP)),
         ({"RunTask": "deny", "ListTasks": "throttle"}, 5,
          LEFT.format(what=r"a task of cluster \S+, started by \S+", command="aws ecs list-tasks .* finds its id")),
     ],
