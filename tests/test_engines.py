@@ -43,7 +43,8 @@ def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tm
 
 def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None:
     # given Spark's own setting, by which each shuffle ends in 200 parts
-    done = run_job(engine, "--input_path", ROOT / "dataset", "--output_path", tmp_path)
+    environment = {name: value for name, value in job_environment().items() if name != "SPARK_CONF_DIR"}
+    done = run_job(engine, "--input_path", ROOT / "dataset", "--output_path", tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     # then none of them is a file
     files = {name: len(list((tmp_path / name).glob("*.parquet"))) for name in COLUMNS}

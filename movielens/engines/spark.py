@@ -56,6 +56,8 @@ def settings(master: str) -> dict[str, str]:
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         # what is kept is read twice: compressing it takes longer than that
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
+        # or what is kept would have as many parts, and files, as a shuffle has at most
+        "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
         # a local master does not look again for tasks that wait for a machine nearer to their data: with some that have
         # theirs here and others on a datanode elsewhere the run would never end
         **({"spark.locality.wait": "0s"} if master.startswith("local") else {}),
