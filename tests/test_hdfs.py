@@ -47,8 +47,8 @@ def test_an_input_on_hdfs_that_changes_to_one_of_the_same_size_is_not_published(
 ) -> None:
     write, name = tables.write_dataset, f"{hdfs_path.folder}-input/ratings.dat"
 
-    def write_and_disturb(frame: Any, folder: str, dataset: str) -> int:
-        rows = write(frame, folder, dataset)
+    def write_and_disturb(frame: Any, folder: str, dataset: str, *check: object) -> int:
+        rows = write(frame, folder, dataset, *check)
         if dataset == "top_movies_per_user":
             hdfs_server.write(name, (hdfs_server.read(name) or b"")[::-1])
         return rows
