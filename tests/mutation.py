@@ -21,10 +21,12 @@ from tests.support.project import ROOT, copy_project
 
 # The tests that are to notice a fault in a room, the quickest to do so first
 TESTS = {
-    "contract": ["test_rooms", "test_data_loading", "test_rejects", "test_spark_session", "test_exceptions_handling"],
+    "contract": ["test_rooms", "test_data_loading", "test_rejects", "test_exceptions_handling"],
     "transforms": ["test_data_processing", "test_movie_statistics", "test_top_movies_per_user"],
     "formats": ["test_formats", "test_data_loading", "test_rejects"],
-    "publishing": ["test_publishing", "test_faults", "test_exceptions_handling"],
+    "publishing": ["test_publishing", "test_suspension", "test_faults", "test_exceptions_handling"],
+    "manifest": ["test_publishing", "test_faults"],
+    "runs": ["test_publishing"],
 }
 # What lies in no room of its own, or makes no other program: types are not looked at while the job runs
 IGNORED = [r"core/ReplaceBinaryOperator_BitOr_.*"]
