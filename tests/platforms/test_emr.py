@@ -214,8 +214,11 @@ def test_a_dry_run_prints_the_calls_and_changes_nothing(
     for cluster in plane.is_anything_running():
         if cluster.startswith("j-"):
             plane.client("emr").terminate_job_flows(JobFlowIds=[cluster])
+    serverless = plane.client("emr-serverless")
     for application in applications(plane):
-        plane.client("emr-serverless").delete_application(applicationId=application["id"])
+        while serverless.get_application(applicationId=application["id"])["application"]["state"] == "CREATING":
+            time.sleep(0.1)
+        serverless.delete_application(applicationId=application["id"])
 
 
 def test_an_application_that_is_kept_is_taken_again_grows_as_far_as_is_said_and_stops_by_itself(

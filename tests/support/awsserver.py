@@ -198,6 +198,8 @@ class ControlPlane:
         self.on_call: Callable[[str], None] = lambda _: None
         self.store.expired.clear()
         self.store.denied.clear()
+        for application in applications_of_emr_serverless():  # of a test that failed
+            remove_application(application.id)
 
     def stop(self) -> None:
         for process in self.processes:
