@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,7 +24,9 @@ class Disk:
 
     def files(self) -> set[str]:
         """The files in the folder and below, relative to it."""
-        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
+        # not by rglob(), which raises where a folder goes meanwhile
+        walked = ((Path(folder), names) for folder, _, names in os.walk(self.folder))
+        return {str((folder / name).relative_to(self.folder)) for folder, names in walked for name in names}
 
     def missing(self, names: set[str]) -> set[str]:
         """Those of the names that are not there."""
