@@ -86,6 +86,8 @@ def published(spark: SparkSession, release: Release, arguments: argparse.Namespa
     with discarded_on_failure(publication):
         with unchanged(spark, release, arguments.input_path):
             rows = make_datasets(spark, release, arguments, publication.staging, job)
+        with explaining(arguments.input_path, arguments.output_path, writing=True):
+            datasets = {name: describe_dataset(spark, publication, name, count) for name, count in rows.items()}
         manifest = Manifest(
             run_id=publication.run_id,
             job_version=VERSION,
@@ -95,7 +97,7 @@ def published(spark: SparkSession, release: Release, arguments: argparse.Namespa
             input_files=[{"path": file.path, "bytes": file.size, "accounted": True} for file in release.given],
             input_format=release.format.name,
             rejects=rows.get("rejects", 0),
-            datasets={name: describe_dataset(spark, publication, name, count) for name, count in rows.items()},
+            datasets=datasets,
         )
         with phase("publishing", timer=False) as done:
             publication.publish(manifest)

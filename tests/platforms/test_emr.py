@@ -620,12 +620,13 @@ def test_the_same_from_a_container(scripts: AwsScripts, plane: awsserver.Control
             "run_docker_EMR_compute_s3_storage.sh", "--dry_run", DOCKER_NETWORK=network_of_this_machine()
         )
     assert built.returncode == 0, built.stderr
+    output = f"s3://{scripts.bucket}/output/contained"  # below the folder that the role of the job may write to
     done = scripts.run(
-        "run_docker_EMR_compute_s3_storage.sh", "--upload_dataset", "--output_path", f"s3://{scripts.bucket}/contained",
+        "run_docker_EMR_compute_s3_storage.sh", "--upload_dataset", "--output_path", output,
         DOCKER_NETWORK=network_of_this_machine(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert_equal_by_check(scripts.clone / "dataset", f"s3://{scripts.bucket}/contained")
+    assert_equal_by_check(scripts.clone / "dataset", output)
     # a signal reaches the script in the container
     plane.fate = "stuck"
     plane.calls.clear()
