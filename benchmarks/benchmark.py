@@ -293,6 +293,13 @@ def wall_and_ratio(runs: dict[str, list[dict[str, Any]]], contestant: str) -> tu
     return statistics.median(run["wall"] for run in found), statistics.median(ratios)
 
 
+def tables_of(figures: dict[str, Any]) -> str:
+    """All figures of a sitting as docs/performance.md has them."""
+    tables = [table_of(int(size), runs) for size, runs in figures["runs"].items()]
+    measured = f"Measured on {figures['date']}, version {figures['version']}, from and to {figures['where']}"
+    return "\n\n".join([f"{measured}: {figures['machine']}.", *tables])
+
+
 def machine() -> str:
     """What it was measured on."""
     memory = psutil.virtual_memory().total / 2**30
@@ -320,7 +327,13 @@ def main() -> None:
         metavar="JSON",
         help="sets the figures beside those of an earlier file; exit status 1 where a ratio of the job is 15 %% worse",
     )
+    parser.add_argument(
+        "--show", type=Path, metavar="JSON", help="prints the tables of figures that were kept, and measures nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.show:
+        print(tables_of(json.loads(arguments.show.read_text())))
+        return
     if arguments.s3 and arguments.image:
         parser.error("--image is for runs from and to the disk")
     where = "S3" if arguments.s3 else "disk"
@@ -345,9 +358,7 @@ def main() -> None:
                 store.stop()
     date, version = datetime.now(timezone.utc).date().isoformat(), (ROOT / "VERSION").read_text().strip()
     figures = {"date": date, "machine": machine(), "version": version, "where": where, "runs": runs}
-    print(f"Measured on {date}, version {version}, from and to {where}: {machine()}.")
-    for size, found in runs.items():
-        print(f"\n{table_of(int(size), found)}")
+    print(tables_of(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
     if earlier:

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from movielens.contract import TOP_RANKS
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 def movie_statistics(ratings: DataFrame, movies: DataFrame) -> DataFrame:
@@ -48,20 +48,29 @@ def top_movies_per_user(ratings: DataFrame) -> DataFrame:
 
 
 def possible_top_ratings(ratings: DataFrame) -> DataFrame:
-    """The ratings that can be among their user's best; the others, seven of eight, need not be sorted.
+    """The ratings that can be among their user's best; the others, nineteen of twenty, need not be sorted.
 
-    The movies fall into more buckets than there are ranks. A user's highest ratings in each bucket are ratings of
-    different lines, so as many lines as there are ranks reach the one of them that has the last rank. What is below
-    that one has at least so many lines before it, and who has ratings in fewer buckets keeps all.
+    The movies fall into as many buckets as there are ranks. A user's best ratings in each bucket are different lines,
+    so as many lines as there are ranks are at or above the last of them: what is below it cannot rank. Who has no
+    rating in some bucket keeps all.
     """
-    buckets = TOP_RANKS + 1
-    rating, bucket = F.col("rating"), F.col("movieId") % buckets
-    highest = F.array(*(F.max(F.when(bucket == number, rating)) for number in range(buckets)))
-    last_rank = F.coalesce(F.sort_array(highest, asc=False)[TOP_RANKS - 1], F.lit(0.0))
-    bounds = ratings.groupBy("userId").agg(last_rank.alias("bound"))
+    value, bucket = standing(), F.col("movieId") % TOP_RANKS
+    best = (F.max(F.when(bucket == number, value)) for number in range(TOP_RANKS))
+    bound = F.array_min(F.array(*(F.coalesce(value, F.lit(0.0)) for value in best)))
+    bounds = ratings.groupBy("userId").agg(bound.alias("bound"))
     return (
         ratings.join(bounds, on="userId", how="inner")
-        .filter(rating >= F.col("bound"))
+        .filter(value >= F.col("bound"))
         # without it Sail sorts before it filters
         .repartition("userId")
     )
+
+
+def standing() -> Column:
+    """A number that is never lower for the better of two ratings, by rating and then by time: DOUBLE, positive.
+
+    Two different FLOATs from 0.5 to 5 are at least 2^-24 apart, so 2^58 times as much is more than times, kept between
+    0 and 2^34 seconds (the year 2514), can make up for. That the sum is rounded makes equals of some, and turns none.
+    """
+    time = F.least(F.greatest("timestamp", F.lit(0)), F.lit(2**34 - 1))
+    return F.col("rating").cast("double") * 2.0**58 + time

@@ -41,6 +41,8 @@ def test_all_contestants_give_the_same_rows_and_stand_in_one_table(tmp_path: Pat
     )
     assert rows == list(benchmark.LABELS.values())
     assert re.search(r"\*\*this job, Sail\*\*, seconds: ratings [0-9.]+, movies [0-9.]+", done.stdout)
+    # and the tables can be printed again from the figures that were kept
+    assert run("--show", tmp_path / "figures.json").stdout == done.stdout
     # and the figures can be set beside those of another time
     again = run(
         "--ratings", 20_000, "--rounds", 2, "--folder", tmp_path, "--contestants", "duckdb_typical", "duckdb_best",

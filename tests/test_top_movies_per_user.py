@@ -67,9 +67,8 @@ def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
 ) -> None:
     # given users whose movies all fall into one bucket, into two, and one less than there are ranks
     monkeypatch.setattr(transforms, "TOP_RANKS", ranks)
-    buckets = ranks + 1
     ratings = [
-        (user, movie * buckets + place, stars / 2, movie)
+        (user, movie * ranks + place, stars / 2, movie)
         for user, places in enumerate(([0], [1, 2], list(range(ranks - 1)) or [0]), 1)
         for place in places
         for movie, stars in enumerate([2, 4, 6, 8, 10, 10, 9, 7, 5], 1)
@@ -78,6 +77,15 @@ def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
 
 
 def test_the_last_rank_s_own_rating_is_within_the_bound(spark: Any) -> None:
-    # given a user whose three ratings are in three of the four buckets, each lower than the one before
+    # given a user whose three ratings are in three buckets, each lower than the one before
     ratings = [(1, 1, 5.0, 10), (1, 2, 4.5, 10), (1, 3, 4.0, 10)]
     assert top(spark, ratings) == [(*rating, rank) for rank, rating in enumerate(ratings, 1)]
+
+
+def test_a_rating_that_is_higher_by_the_least_there_is_goes_before_the_newest_one(spark: Any) -> None:
+    # given in each bucket a rating that is higher by the last bit of a FLOAT, and one made at the end of time
+    least, most = -(2**63), 2**63 - 1
+    higher = [(1, movie, 0.5 + 2**-24, least) for movie in (1, 2, 3)]
+    newer = [(1, movie, 0.5, most) for movie in (4, 5, 6)]
+    # then the higher ones are the best
+    assert top(spark, higher + newer) == [(*rating, rank) for rank, rating in enumerate(higher, 1)]

@@ -80,6 +80,8 @@ def settings() -> dict[str, str]:
         # quicker to write than the defaults, zstd(3) and dictionaries; the files are a little larger
         "SAIL_PARQUET__COMPRESSION": "zstd(1)",
         "SAIL_PARQUET__DICTIONARY_ENABLED": "false",
+        # pages end at their size, 1 MB, and not ten times before
+        "SAIL_PARQUET__DATA_PAGE_ROW_COUNT_LIMIT": "200000",
     }
 
 
