@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from contextlib import suppress
@@ -47,6 +48,7 @@ BASELINE = "duckdb_typical"
 CONTESTANTS = ("sail", "spark", "duckdb_typical", "duckdb_best", "polars", "pandas", "spark_plain")
 ON_SPARK = ("spark", "spark_plain")
 OURS = ("sail", "spark")
+WIDTH = 120  # of a line in the project's documents
 MOST_WORSE = 0.15  # of a ratio to the baseline, against an earlier sitting
 LABELS = {
     "sail": "**this job, Sail**",
@@ -250,7 +252,8 @@ def table_of(ratings: int, runs: dict[str, list[dict[str, Any]]]) -> str:
             phases = {name: statistics.median(run["phases"][name] for run in runs[contestant]) for name in names}
             rest = statistics.median(run["wall"] for run in runs[contestant]) - sum(phases.values())
             shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases.items())
-            lines += ["", f"{LABELS[contestant]}, seconds: {shown}, start and all else {rest:.1f}"]
+            said = f"{LABELS[contestant]}, seconds: {shown}, start and all else {rest:.1f}"
+            lines += ["", *textwrap.wrap(said, WIDTH)]
     return "\n".join(lines)
 
 
