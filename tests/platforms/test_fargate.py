@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import awsserver, s3server
-from tests.support.awsscripts import AwsScripts, on, permissions, wait_until
+from tests.support.awsscripts import PATH_OF_USERS, AwsScripts, on, permissions, wait_until
 from tests.support.containers import Docker, one_build_at_a_time
 from tests.support.inputs import generate
 from tests.support.project import copy_project
@@ -181,7 +181,7 @@ def test_a_first_run_and_a_second_end_with_a_right_result_under_the_policy_alone
     for given in (["--upload_dataset"], ["--input_path", release]):
         # and whoever may do no more than docs/aws.md says
         plane.allowed = permissions("Fargate")
-        done = scripts.run(SCRIPT, *given)
+        done = scripts.run(SCRIPT, *given, PATH=PATH_OF_USERS)
         assert done.returncode == 0, done.stderr
         assert plane.store.denied == []
         assert plane.is_anything_running() == []

@@ -12,6 +12,9 @@ from tests.support import awsserver
 from tests.support.jobs import job_environment
 from tests.support.project import ROOT
 
+# without the quick start of aws
+PATH_OF_USERS = job_environment()["PATH"]
+
 
 class AwsScripts:
     """The scripts of a fresh clone, in an environment that leads them to the control plane and to nothing else."""
@@ -20,10 +23,11 @@ class AwsScripts:
         self.clone, self.plane, self.bucket = clone, plane, bucket
 
     def environment(self, **variables: str) -> dict[str, str]:
-        kept = {"HOME", "LANG", "PATH", "CONTAINERS_REGISTRIES_CONF"}
+        kept = {"HOME", "LANG", "CONTAINERS_REGISTRIES_CONF"}
         return {
             **{name: value for name, value in job_environment().items() if name in kept},
             **self.plane.environment(),
+            "PATH": f"{self.plane.command.folder}:{PATH_OF_USERS}",
             "S3_BUCKET_NAME": self.bucket,
             "STACK_NAME": self.bucket,
             **variables,

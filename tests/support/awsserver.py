@@ -110,6 +110,7 @@ from moto.s3.models import S3Backend, s3_backends
 from werkzeug.serving import make_server
 
 from tests.support import awsstore, s3server
+from tests.support.awscommand import AwsCommand
 from tests.support.jobs import JAVA_OPTIONS, S3_JARS
 
 ACCOUNT = "123456789012"
@@ -171,6 +172,7 @@ class ControlPlane:
     def __init__(self, folder: Path, s3: s3server.S3Server) -> None:
         self.folder, self.s3 = folder, s3
         self.store = awsstore.Store(s3.endpoint, self.statements_of, self.owner_of, self.key_of_bucket)
+        self.command = AwsCommand()
         self.patches: list[tuple[Any, str, Any]] = []
         self.processes: list[Process] = []
         self.answers: dict[str, Any] = {}  # to requests that bear a client token
@@ -206,6 +208,7 @@ class ControlPlane:
             process.kill()
         self.server.shutdown()
         self.store.stop()
+        self.command.stop()
         for owner, name, original in self.patches:
             setattr(owner, name, original)
 
