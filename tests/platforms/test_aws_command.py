@@ -82,7 +82,8 @@ def test_a_signal_does_to_a_call_what_it_does_to_the_command_itself(
                 except TimeoutError:
                     os.killpg(process.pid, signal.SIGKILL)
                     ended.append("goes on")
-            ended.append((process.wait(60), *process.communicate()))
+                said = process.communicate(timeout=60)
+                ended.append((process.returncode, *said))
     own, quick = ended[: len(ended) // 2], ended[len(ended) // 2 :]
     assert quick == own
     assert ("goes on" in own) == (ignored and number != signal.SIGKILL)
