@@ -11,56 +11,22 @@ Nothing is read before `output_result`; nothing of an earlier result is touched 
 
 from __future__ import annotations
 
-import argparse
-import signal
 import sys
-import traceback
 from contextlib import nullcontext
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from movielens import contract
-from movielens.storage.paths import absolute, checked, same_place
+from movielens.arguments import asks_for_summary, parse_args
 
 if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
+    from collections.abc import Callable
+
     from pyspark.sql import SparkSession
 
     from movielens.inputs import Release
+    from movielens.summary import Summary
     from movielens.tables import Check
-
-
-def parse_args(argv: list[str]) -> argparse.Namespace:
-    """The command line: input_path and output_path (made absolute), engine, max_rejects. Exits 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="movielens_pipeline",
-        description="Publishes four Parquet datasets made from a release of MovieLens.",
-        epilog="Exit status: 0 done, 1 unexpected failure, 2 usage, 3 bad input, 4 the output is being published by "
-        "another run, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    where_from = (
-        "a release of MovieLens, its folder or its .zip: here, at file://, s3:// or s3a:// or, on spark, hdfs://"
-    )
-    where_to = "where to publish; the same kinds of path"
-    which = "sail runs in this process; spark is Apache Spark (default: spark under spark-submit, otherwise sail)"
-    how_many = "let up to N lines that are not valid pass, into the dataset rejects (default: %(default)s)"
-    parser.add_argument("--input_path", "--input-path", required=True, metavar="PATH", help=where_from)
-    parser.add_argument("--output_path", "--output-path", required=True, metavar="PATH", help=where_to)
-    parser.add_argument("--engine", choices=contract.ENGINES, default=contract.default_engine(), help=which)
-    parser.add_argument("--max_rejects", "--max-rejects", type=int, default=0, metavar="N", help=how_many)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {contract.VERSION}")
-    arguments = parser.parse_args(argv)
-    if arguments.max_rejects < 0:
-        parser.error("--max_rejects must not be negative")
-    for option in ("input_path", "output_path"):
-        path = getattr(arguments, option)
-        try:
-            setattr(arguments, option, checked(path, arguments.engine))
-        except contract.UsageError as error:
-            parser.error(f"--{option} {path!r}: {error}")
-    if arguments.output_path in ("/", absolute("~")) or same_place(arguments.output_path, arguments.input_path):
-        parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")
-    return arguments
 
 
 def get_spark_session(engine: str) -> SparkSession:
@@ -87,33 +53,35 @@ def make_datasets(spark: SparkSession, release: Release, folder: str, check: Che
     return output_result(ratings, movies, movies_with_stats, top_movies, folder, check=check)
 
 
+def work(argv: list[str], summary: Summary, say: Callable[[int], None], *, own_process: bool) -> None:
+    """Runs the job as the command line says. Raises PipelineError, and SystemExit where the command line is wrong."""
+    arguments = parse_args(argv)
+    summary.input["path"], summary.output_path = arguments.input_path, arguments.output_path
+    summary.engine["name"] = arguments.engine
+    from movielens import engines, terminal
+    from movielens.scratch import scratch_folder
+
+    if own_process:
+        engines.seclude(arguments.engine, arguments.input_path, arguments.output_path)
+    with scratch_folder() if own_process else nullcontext():
+        terminal.catch_signals(say)
+        spark = get_spark_session(arguments.engine)
+        terminal.catch_signals(say)  # again: Spark puts a handler of its own in place
+        from movielens.run import run
+
+        run(spark, arguments, make_datasets, summary)
+
+
 def main(argv: list[str], *, own_process: bool = False) -> int:
     """Runs the job as the command line says and returns the exit status; messages go to standard error.
 
     With `own_process` nothing but the job is in this process, which then leaves the network where it needs none, and
     keeps temporary files in a folder of its own.
     """
-    arguments = parse_args(argv)
-    from movielens import engines, terminal
-    from movielens.scratch import scratch_folder
+    from movielens.ending import ended
 
-    terminal.log_to_standard_error()
-    if own_process:
-        engines.seclude(arguments.engine, arguments.input_path, arguments.output_path)
-    with terminal.signals_restored(), scratch_folder() if own_process else nullcontext():
-        try:
-            terminal.catch_signals()
-            spark = get_spark_session(arguments.engine)
-            terminal.catch_signals()  # again: Spark puts a handler of its own in place
-            from movielens.run import run
-
-            run(spark, arguments, make_datasets)
-        except contract.PipelineError as error:
-            terminal.log.error("movielens_pipeline: error: %s", error)
-            return error.status
-        except KeyboardInterrupt as stop:
-            return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
-    return contract.EXIT_DONE
+    job = partial(work, argv, own_process=own_process)
+    return ended(job, own_process=own_process, summarized=asks_for_summary(argv))
 
 
 # What else can be imported from here, and where it is at home
@@ -137,8 +105,5 @@ if __name__ == "__main__":
 
     try:
         leave(main(sys.argv[1:], own_process=True))
-    except SystemExit as usage:
-        leave(int(usage.code or 0))
-    except BaseException:  # noqa: BLE001  # a fault of the job's own keeps its traceback
-        traceback.print_exc()
-        leave(contract.EXIT_FAILURE)
+    except SystemExit as left:
+        leave(int(left.code or 0))

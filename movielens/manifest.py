@@ -39,13 +39,14 @@ class Dataset:
 class Manifest:
     """What is published: by which run, from what, and in place of which result.
 
-    `previous` has the run id of the result before and the rows of its datasets; None for a first one. Earlier versions
-    did not write `input_format`.
+    `previous` has the run id of the result before and the rows of its datasets; None for a first one. `input_texts` has
+    the files, bytes and lines of ratings and movies, `rejects_by_reason` a dataset, a reason and the lines of each, and
+    `seconds` those of each phase before publishing, and all. Earlier versions did not write what has a default here.
     """
 
     run_id: str
     job_version: str
-    engine: dict[str, str]
+    engine: dict[str, str | None]
     started: str
     finished: str
     input_files: list[dict[str, Any]]
@@ -53,10 +54,16 @@ class Manifest:
     datasets: dict[str, Dataset]
     previous: dict[str, Any] | None = None
     input_format: str = ""
+    input_path: str | None = None
+    input_texts: dict[str, dict[str, int]] = field(default_factory=dict)
+    max_rejects: int | None = None
+    rejects_by_reason: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> bytes:
         """The manifest as it is written."""
-        return as_json({"schema_version": SCHEMA_VERSION, **asdict(self)})
+        return as_json({"schema_version": self.schema_version, **asdict(self)})
 
     @classmethod
     def from_json(cls, content: bytes) -> Manifest:

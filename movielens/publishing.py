@@ -3,17 +3,17 @@
 A run writes below `<output>/_staging/<run_id>`. When all of it is there it creates the next generation of the
 journal, `<output>/_journal/<n>.json`, exclusively: that says what is to be published and by whom, and the highest
 generation holds. Then `_manifest.json` goes, the new files are moved in and looked at, those of the earlier result are
-deleted, and the new `_manifest.json` is put in place. A reader who goes by the manifest therefore sees all of one
-result or waits. Each step can be repeated: whoever finds a publishing that was abandoned takes it over by creating the
-next generation, and finishes it in the same way.
+deleted, the history gets its line, and the new `_manifest.json` is put in place. A reader who goes by the manifest
+therefore sees all of one result or waits. Each step can be repeated: whoever finds a publishing that was abandoned
+takes it over by creating the next generation, and finishes it in the same way.
 
 A run that was suspended cannot be kept from doing, late, the one step that it was about to do. So each step is one that
 does no harm then:
 
 - What it moves or deletes are files whose names are unique to a run; a late one finds nothing to move, or leaves a file
   that no manifest lists, which it deletes itself when it sees that it is late, and which otherwise the next run does.
-- The manifest is not written but moved into place from a file of its own for each generation, which whoever takes over
-  deletes first: a late move finds nothing to move.
+- Manifest and history are not written but moved into place from files of their own for each generation, which whoever
+  takes over deletes first: a late move finds nothing to move.
 - A manifest that is deleted late is missing beside a journal that is kept: whoever sees that publishes what the journal
   says anew, which is but to put the manifest back.
 """
@@ -28,15 +28,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from movielens.contract import SCHEMAS, BusyError, PipelineError, UsageError
+from movielens.history import HISTORY, with_run
 from movielens.manifest import Journal, Manifest, read_journal, read_manifest
 from movielens.runs import RUN_ID, is_over, utc_now
 from movielens.storage import files_below, in_parallel
 from movielens.storage.paths import join
 from movielens.storage.refusals import StorageError
+from movielens.summary import summary_of
 from movielens.terminal import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from movielens.storage import Entry, Storage
 
@@ -162,15 +164,17 @@ class Publication:
     # ----------------------------------------------------------------------------------------------------------------
     # Publishing
 
-    def publish(self, manifest: Manifest) -> None:
-        """Makes what was staged the result at the output path, or sees another run do so.
+    def publish(self, manifest: Manifest, accept: Callable[[Manifest | None], None] = lambda _: None) -> Manifest:
+        """Makes what was staged the result at the output path, or sees another run do so; its manifest as it is there.
 
-        Raises BusyError when others publish there for an hour, LostStagingError, with the earlier result as it was,
-        when files that were staged are gone, and PipelineError when another result stands there in the end.
+        `accept` looks at the result whose place it would take, and raises what stands against that. Raises BusyError
+        when others publish there for an hour, LostStagingError, with the earlier result as it was, when files that were
+        staged are gone, and PipelineError when another result stands there in the end.
         """
         self.storage.flush(join(self.staging, file) for file in manifest.files)
         try:
-            lease = self.claim(manifest)
+            lease = self.claim(manifest, accept)
+            manifest = lease.journal.manifest
             try:
                 self.finish(lease)
             except LostStagingError:
@@ -185,8 +189,9 @@ class Publication:
         except LostLeaseError:
             log.warning("another run took over what this one was publishing, for it was stopped for too long")
         self.require_published(manifest)
+        return manifest
 
-    def claim(self, manifest: Manifest) -> Lease:
+    def claim(self, manifest: Manifest, accept: Callable[[Manifest | None], None]) -> Lease:
         """Creates the next generation of the journal, when no publishing is under way.
 
         Raises LostLeaseError when another run took over at once.
@@ -194,6 +199,7 @@ class Publication:
         lease = None
         while lease is None:
             state = self.wait_for_others()
+            accept(state.present)
             self.begun = True
             try:
                 lease = Lease(self, self.next_journal(state, manifest))
@@ -314,10 +320,15 @@ class Publication:
         for name in SCHEMAS.keys() - manifest.datasets.keys():
             storage.delete_empty_folder(join(output, name))
         storage.flush([*(join(output, file) for file in manifest.sizes), self.manifest])
-        armed = join(staging, f"{MANIFEST}.{lease.journal.generation}")
-        storage.create(armed, manifest.to_json())
-        lease.check()
-        storage.move(armed, self.manifest)
+        told = storage.read(join(output, HISTORY)) or b""
+        for name, content in (
+            (HISTORY, with_run(told, summary_of(manifest, output))),
+            (MANIFEST, manifest.to_json()),
+        ):
+            armed = join(staging, f"{name}.{lease.journal.generation}")
+            storage.create(armed, content)
+            lease.check()
+            storage.move(armed, join(output, name))
         storage.flush([self.manifest])
         storage.delete_folder(staging)
         storage.delete(
@@ -325,9 +336,10 @@ class Publication:
         )
 
     def disarm(self, manifest: Manifest) -> None:
-        """Keeps who was publishing a result before from putting its manifest in place later."""
+        """Keeps who was publishing a result before from putting its manifest and its history in place later."""
         staging = join(self.output, STAGING, manifest.run_id)
-        armed = (entry.path for entry in self.storage.entries(staging) if entry.name.startswith(f"{MANIFEST}."))
+        names = (f"{MANIFEST}.", f"{HISTORY}.")
+        armed = (entry.path for entry in self.storage.entries(staging) if entry.name.startswith(names))
         self.storage.delete(*armed)
 
     def roll_back(self, lease: Lease) -> None:

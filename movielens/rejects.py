@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
@@ -25,15 +25,22 @@ FOUND_COLUMNS = "file STRING, dataset STRING, reason STRING, line STRING"
 REJECTS_SHOWN = 10
 
 
-def stage_rejects(
-    spark: SparkSession, release: Release, staging: str, max_rejects: int, texts: Sequence[str]
+def stage_rejects(  # noqa: PLR0913, PLR0917  # what a run has decided, and the texts
+    spark: SparkSession,
+    release: Release,
+    staging: str,
+    max_rejects: int,
+    by_reason: list[dict[str, Any]],
+    texts: Sequence[str],
 ) -> dict[str, int]:
     """Stages the rejects of texts of a release, shows the first, and returns how many each text has.
 
-    Raises BadInputError when there are more than allowed.
+    Adds dataset, reason and lines of each reason to a list. Raises BadInputError when there are more than allowed.
     """
     found = found_once(spark, release, staging, texts)
-    counts = count(found, release.format, texts)
+    reasons = count(found, release.format)
+    by_reason += reasons
+    counts = {name: sum(one["lines"] for one in reasons if one["dataset"] == name) for name in texts}
     show(found, release)
     total = sum(counts.values())
     if total > max_rejects:
@@ -50,14 +57,13 @@ def found_once(spark: SparkSession, release: Release, staging: str, texts: Seque
     return read_dataset(spark, path, FOUND_COLUMNS)
 
 
-def count(found: DataFrame, form: Format, texts: Sequence[str]) -> dict[str, int]:
-    """How many rejects there are of each text; tells why."""
+def count(found: DataFrame, form: Format) -> list[dict[str, Any]]:
+    """The reasons of rejects, with dataset, reason and lines of each; says them."""
     by_reason = found.groupBy("dataset", "reason").agg(F.count("*").alias("lines")).orderBy("dataset", "reason")
-    counts = dict.fromkeys(texts, 0)
-    for row in by_reason.collect():
-        counts[row["dataset"]] += row["lines"]
-        log.warning("%s: %s: %s", form.files[row["dataset"]], row["reason"], count_of(row["lines"], "line"))
-    return counts
+    reasons = [row.asDict() for row in by_reason.collect()]
+    for one in reasons:
+        log.warning("%s: %s: %s", form.files[one["dataset"]], one["reason"], count_of(one["lines"], "line"))
+    return reasons
 
 
 def show(found: DataFrame, release: Release) -> None:

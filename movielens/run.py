@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from movielens.contract import VERSION, BadInputError, PipelineError
+from movielens.earlier import require_ratio, standing_result
 from movielens.engines import engine_of
 from movielens.failures import explaining
 from movielens.inputs import find_archive, find_release, given_files, unpacked
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from movielens.inputs import Release
     from movielens.proof import Proof
+    from movielens.storage import Entry
+    from movielens.summary import Summary
     from movielens.tables import Check
 
     Job = Callable[[SparkSession, Release, str, Check], dict[str, int]]
@@ -41,19 +43,28 @@ Answer = TypeVar("Answer")
 SECONDS_TO_ANSWER = 30.0
 
 
-def run(spark: SparkSession, arguments: argparse.Namespace, job: Job) -> None:
-    """Makes and publishes the datasets as the command line says.
+def run(spark: SparkSession, arguments: argparse.Namespace, job: Job, summary: Summary) -> None:
+    """Makes and publishes the datasets as the command line says, and fills the summary.
 
     `job` describes them, writes them to a folder with a check of each, and returns their rows. Raises PipelineError.
     """
-    started, clock = utc_now(), time.monotonic()
+    engine = engine_of(spark)
+    summary.run_id, summary.engine = new_run_id(), {"name": engine.name, "version": engine.version}
+    if arguments.if_changed and (standing := unchanged_result(spark, arguments, summary)):
+        summary.outcome = "unchanged"
+        summary.tell_of(standing)
+        log.info("unchanged: %s is of this very input already (run %s)", arguments.output_path, standing.run_id)
+        return
     with opened(spark, arguments.input_path) as release:
-        manifest = published(spark, release, arguments, job, started)
+        summary.input |= describe_release(release)
+        manifest = published(spark, release, arguments, job, summary)
+    summary.outcome = "published"
+    summary.tell_of(manifest)
     total = sum(dataset.bytes for dataset in manifest.datasets.values())
     log.info(
         "%d datasets in %s (%s, %s), %.1f s in all",
         len(manifest.datasets), arguments.output_path, megabytes(total), count_of(manifest.rejects, "reject"),
-        time.monotonic() - clock,
+        summary.elapsed(),
     )  # fmt: skip
 
 
@@ -77,39 +88,90 @@ def opened(spark: SparkSession, input_path: str) -> Iterator[Release]:
         yield release
 
 
-def published(spark: SparkSession, release: Release, arguments: argparse.Namespace, job: Job, started: str) -> Manifest:
+def published(
+    spark: SparkSession, release: Release, arguments: argparse.Namespace, job: Job, summary: Summary
+) -> Manifest:
     """Makes the datasets of a release and publishes them; returns what is said of them."""
-    engine = engine_of(spark)
-    publication = in_time(arguments.output_path, PipelineError, lambda: open_publication(spark, arguments.output_path))
+    publication = open_publication(spark, arguments.output_path, summary)
     if not publication.recover():
         publication.sweep()
     with discarded_on_failure(publication):
         with unchanged(spark, release, arguments.input_path):
-            rows = make_datasets(spark, release, arguments, publication.staging, job)
+            rows = make_datasets(spark, release, arguments, publication.staging, job, summary)
         with explaining(arguments.input_path, arguments.output_path, writing=True):
             datasets = {name: describe_dataset(spark, publication, name, count) for name, count in rows.items()}
-        manifest = Manifest(
-            run_id=publication.run_id,
-            job_version=VERSION,
-            engine={"name": engine.name, "version": engine.version},
-            started=started,
-            finished=utc_now(),
-            input_files=[{"path": file.path, "bytes": file.size, "accounted": True} for file in release.given],
-            input_format=release.format.name,
-            rejects=rows.get("rejects", 0),
-            datasets=datasets,
-        )
+        for name, text in summary.input["texts"].items():
+            rejects = (found["lines"] for found in summary.rejects_by_reason if found["dataset"] == name)
+            text["lines"] = rows[name] + sum(rejects)
+        manifest = describe_result(datasets, release, arguments.max_rejects, summary)
         with phase("publishing", timer=False) as done:
-            publication.publish(manifest)
+            manifest = publication.publish(manifest, partial(require_ratio, arguments.min_ratio or 0.0, rows))
             done("complete")
     return manifest
 
 
-def open_publication(spark: SparkSession, output: str) -> Publication:
-    """The publication of a new run. Raises UsageError when publishing would delete what is somebody else's."""
-    publication = Publication(engine_of(spark).storage(output), output, new_run_id())
-    publication.require_own_folders()
-    return publication
+def describe_result(datasets: dict[str, Dataset], release: Release, max_rejects: int, summary: Summary) -> Manifest:
+    """The manifest of what a run has made so far."""
+    return Manifest(
+        run_id=str(summary.run_id),
+        job_version=VERSION,
+        engine=dict(summary.engine),
+        started=summary.started,
+        finished=utc_now(),
+        input_files=accounted(release.given),
+        rejects=datasets["rejects"].rows if "rejects" in datasets else 0,
+        datasets=datasets,
+        input_path=summary.input["path"],
+        input_format=summary.input["format"],
+        input_texts=summary.input["texts"],
+        max_rejects=max_rejects,
+        rejects_by_reason=summary.rejects_by_reason,
+        seconds={"phases": {**summary.seconds["phases"]}, "all": summary.elapsed()},
+    )
+
+
+def accounted(given: tuple[Entry, ...]) -> list[dict[str, Any]]:
+    """What a manifest says of the input files: path, bytes, what tells each from a later one, and that all is there."""
+    return [
+        {"path": file.path, "bytes": file.size, "modified": file.modified, "version": file.version, "accounted": True}
+        for file in given
+    ]
+
+
+def unchanged_result(spark: SparkSession, arguments: argparse.Namespace, summary: Summary) -> Manifest | None:
+    """The result that stands, where it is what the run would publish."""
+    given = in_time(arguments.input_path, BadInputError, lambda: given_files(spark, arguments.input_path))
+    return standing_result(
+        open_publication(spark, arguments.output_path, summary),
+        engine=summary.engine,
+        max_rejects=arguments.max_rejects,
+        input_path=arguments.input_path,
+        input_files=accounted(given),
+    )
+
+
+def open_publication(spark: SparkSession, output: str, summary: Summary) -> Publication:
+    """The publication of a run. Raises UsageError when publishing would delete what is somebody else's."""
+
+    def look() -> Publication:
+        publication = Publication(engine_of(spark).storage(output), output, str(summary.run_id))
+        publication.require_own_folders()
+        return publication
+
+    return in_time(output, PipelineError, look)
+
+
+def describe_release(release: Release) -> dict[str, Any]:
+    """What a summary says of the input: format, bytes, and for each text its files and bytes; lines come later."""
+    texts = {"ratings": release.ratings, "movies": release.movies}
+    return {
+        "format": release.format.name,
+        "bytes": sum(file.size for file in release.given),
+        "texts": {
+            name: {"files": len(files), "bytes": sum(file.size for file in files), "lines": None}
+            for name, files in texts.items()
+        },
+    }
 
 
 @contextmanager
@@ -169,12 +231,12 @@ def in_time(path: str, failure: type[PipelineError], look: Callable[[], Answer])
     raise error
 
 
-def make_datasets(
-    spark: SparkSession, release: Release, arguments: argparse.Namespace, staging: str, job: Job
+def make_datasets(  # noqa: PLR0913, PLR0917  # as `published`
+    spark: SparkSession, release: Release, arguments: argparse.Namespace, staging: str, job: Job, summary: Summary
 ) -> dict[str, int]:
     """Writes all datasets below the staging folder, with the proof that nothing is lost; returns their rows."""
     input_path, output_path = arguments.input_path, arguments.output_path
-    judge = partial(stage_rejects, spark, release, staging, arguments.max_rejects)
+    judge = partial(stage_rejects, spark, release, staging, arguments.max_rejects, summary.rejects_by_reason)
     with (
         explaining(input_path, output_path, writing=True),
         proving(spark, release, input_path, staging, judge) as proof,

@@ -19,9 +19,23 @@ log = logging.getLogger("movielens_pipeline")
 CHARACTERS_SHOWN = 120
 
 
-def log_to_standard_error() -> None:
-    """Has the job's messages go to standard error, as they are."""
-    log.handlers = [logging.StreamHandler(sys.stderr)]
+class Phases(logging.Handler):
+    """Keeps the seconds of each phase that is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Adds to a phase what the record of one says."""
+        name = getattr(record, "phase", None)
+        if name:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + getattr(record, "seconds", 0.0), 3)
+
+
+def log_to_standard_error(phases: Phases) -> None:
+    """Has the job's messages go to standard error, as they are, and the seconds of its phases be kept."""
+    log.handlers = [logging.StreamHandler(sys.stderr), phases]
     log.setLevel(logging.INFO)
     log.propagate = False
 
@@ -63,7 +77,8 @@ def phase(name: str, *, timer: bool) -> Iterator[Callable[[str], None]]:
         finished.set()
         if ticker.is_alive():
             ticker.join()
-    log.info("%s: %s in %.1f s", name, ", ".join(results), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    log.info("%s: %s in %.1f s", name, ", ".join(results), seconds, extra={"phase": name, "seconds": seconds})
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -73,14 +88,21 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_TO_STOP = 1.0
 
 
-def catch_signals() -> None:
-    """Has Ctrl-C and SIGTERM end the run: at the next chance tidily, after a second in any case."""
+def catch_signals(say: Callable[[int], None]) -> None:
+    """Has Ctrl-C and SIGTERM end the run: at the next chance tidily, after a second in any case.
+
+    `say` is what there is to say of an exit status, where nobody else will come to it.
+    """
+
+    def end(status: int) -> None:
+        say(status)
+        os._exit(status)
 
     def stop(number: int, _frame: object) -> None:
         for caught in STOP_SIGNALS:
             signal.signal(caught, signal.SIG_IGN)
         log.error("movielens_pipeline: interrupted")
-        deadline = threading.Timer(SECONDS_TO_STOP, os._exit, [128 + number])
+        deadline = threading.Timer(SECONDS_TO_STOP, end, [128 + number])
         deadline.daemon = True
         deadline.start()
         raise KeyboardInterrupt(number)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from movielens.contract import BadInputError, BusyError, UsageError
+from movielens.history import HISTORY, read_history
 from movielens.manifest import read_manifest
 from movielens.publishing import JOURNAL, JOURNAL_OF_EARLIER_VERSIONS, MANIFEST
 from movielens.storage import in_parallel
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from movielens.storage import Storage
-
-HISTORY = "_history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -66,17 +64,6 @@ def find_result(output_path: str) -> Result:
     except ValueError as error:
         raise BadInputError(f"{join(output, MANIFEST)} is damaged; run the job again") from error
     return Result(output, storage, content, manifest, read_history(storage.read(join(output, HISTORY)) or b""))
-
-
-def read_history(content: bytes) -> list[dict[str, Any]]:
-    """The runs that a history tells of, one a line; a line that is none is left out."""
-    runs = []
-    for line in content.splitlines():
-        with suppress(ValueError):
-            run = json.loads(line)
-            if isinstance(run, dict) and {"run_id", "started", "finished", "datasets"} <= run.keys():
-                runs.append(run)
-    return runs
 
 
 def fetch(result: Result, scratch: Path) -> dict[str, list[str]]:

@@ -245,14 +245,15 @@ def plane(control_plane: awsserver.ControlPlane) -> Iterator[awsserver.ControlPl
 def run_main(
     use_engine: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Main:
-    """Runs main with the session of the suite; returns exit status and what went to standard error."""
+    """Runs main with the session of the suite; returns exit status and what went to standard error, or output."""
 
-    def run(engine: str, *arguments: object) -> tuple[int, str]:
+    def run(engine: str, *arguments: object, out: bool = False) -> tuple[int, str]:
         monkeypatch.setattr(job, "get_spark_session", use_engine)
         use_engine(engine)
         capfd.readouterr()  # what the engine says when it starts is not the job's
         status = job.main(["--engine", engine, *map(str, arguments)])
-        return status, capfd.readouterr().err
+        said = capfd.readouterr()
+        return status, said.out if out else said.err
 
     return run
 

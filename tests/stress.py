@@ -32,6 +32,7 @@ from tests.support.jobs import job_command, job_environment
 from tests.support.journals import is_publishing, journal_at
 from tests.support.places import Bucket, Disk, HdfsFolder, Place
 from tests.support.project import ROOT
+from tests.support.results import history_of, manifest_of
 
 # The job, with every storage operation slowed down, so that publishing takes about a second
 SECONDS_OF_SLOW_PUBLISHING = 0.8
@@ -98,6 +99,9 @@ def assert_old_or_new(inputs: list[Path], place: Place) -> str:
         listed = {folder / file for dataset in datasets.values() for file in dataset["files"]}
         found = {path for name in contract.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
         assert found == listed, f"beside the manifest: {found ^ listed}"
+        runs = [run["run_id"] for run in history_of(folder)]
+        assert runs[-1] == manifest_of(folder)["run_id"], "the history does not end with the run of the manifest"
+        assert len(runs) == len(set(runs)), "a run is twice in the history"
     return matching[0]
 
 

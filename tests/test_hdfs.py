@@ -11,6 +11,7 @@ import pytest
 
 from check_local_results import main as check_main
 from movielens import run, tables
+from movielens.history import HISTORY
 from tests.support.hdfs import Hdfs
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import Main, Publish
@@ -36,7 +37,9 @@ def test_hdfs_is_read_and_published_to(
         assert_equal_by_check(folder, hdfs_path.snapshot())
         manifest = json.loads(hdfs_path.read("_manifest.json") or b"")
         listed = {file for dataset in manifest["datasets"].values() for file in dataset["files"]}
-        assert {file for file in hdfs_path.files() if not file.startswith("_journal/")} == listed | {"_manifest.json"}
+        assert {file for file in hdfs_path.files() if not file.startswith("_journal/")} == listed | {
+            "_manifest.json", HISTORY,
+        }  # fmt: skip
         # a line that is not valid is named with its file
         assert (f"{others}/ratings.dat: rating not in 0.5..5: '1::2::9::3'\n" in said) == (folder == other)
     assert {file.partition("/")[0] for file in listed} == DATASETS

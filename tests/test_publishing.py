@@ -23,6 +23,7 @@ import pytest
 from check_local_results import main as check_main
 from movielens import contract, publishing, runs, tables
 from movielens.engines.sail import Sail
+from movielens.history import HISTORY
 from movielens.manifest import Manifest
 from movielens.runs import utc
 from movielens.storage.disk import DiskStorage
@@ -67,7 +68,9 @@ def test_a_published_folder_holds_the_manifest_and_just_the_files_that_it_lists(
         listed = {
             output_path / file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]
         }
-        found = {path for path in output_path.rglob("*") if path.is_file() and path.name != "_manifest.json"}
+        found = {
+            path for path in output_path.rglob("*") if path.is_file() and path.name not in ("_manifest.json", HISTORY)
+        }
         assert found - {output_path / name for name in generations(Disk(output_path))} == listed
 
 
@@ -94,9 +97,13 @@ def test_the_manifest_tells_what_was_done(engine: str, publish: Publish, input_p
     assert before <= utc(manifest["started"]) <= utc(manifest["finished"]) <= now()
     assert manifest["input_format"] == "dat"
     assert manifest["input_files"] == [
-        {"path": str(input_path / name), "bytes": (input_path / name).stat().st_size, "accounted": True}
-        for name in ("movies.dat", "ratings.dat")
-    ]
+        {
+            "path": str(file), "bytes": file.stat().st_size, "modified": file.stat().st_mtime,
+            "version": str(file.stat().st_ctime_ns), "accounted": True,
+        }
+        for file in (input_path / "movies.dat", input_path / "ratings.dat")
+    ]  # fmt: skip
+    assert (manifest["input_path"], manifest["max_rejects"]) == (str(input_path), 0)
     for entry in manifest["datasets"].values():
         assert entry["bytes"] == sum((output_path / file).stat().st_size for file in entry["files"])
     assert {name: entry["rows"] for name, entry in manifest["datasets"].items()} == {

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 
 import check_local_results
+from movielens.history import HISTORY, read_history
 
 DATASETS = set(check_local_results.COLUMNS)
 
@@ -17,6 +18,11 @@ def manifest_of(output_path: Path) -> dict[str, Any]:
     """The manifest of a published result."""
     manifest: dict[str, Any] = json.loads((output_path / "_manifest.json").read_bytes())
     return manifest
+
+
+def history_of(output_path: Path) -> list[dict[str, Any]]:
+    """The history beside a published result, the oldest run first."""
+    return read_history((output_path / HISTORY).read_bytes())
 
 
 def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
@@ -32,8 +38,8 @@ def assert_equal_by_check(input_path: Path | str, output_path: Path | str) -> No
 
 
 def visible_names(folder: Path) -> set[str]:
-    """What a folder holds, without the journal and an empty staging folder."""
+    """What a folder holds, without the journal, the history and an empty staging folder."""
     if not folder.is_dir():
         return set()
-    hidden = {"_journal"} if any(folder.glob("_staging/*")) else {"_journal", "_staging"}
+    hidden = {"_journal", HISTORY} | (set() if any(folder.glob("_staging/*")) else {"_staging"})
     return {entry.name for entry in folder.iterdir()} - hidden

@@ -1,0 +1,45 @@
+"""The result before: whether it makes a run needless, and whether the new one is suspiciously smaller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from movielens.contract import SCHEMAS, VERSION, BadInputError
+from movielens.manifest import SCHEMA_VERSION
+from movielens.terminal import count_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from movielens.manifest import Manifest
+    from movielens.publishing import Publication
+
+DERIVED = tuple(name for name in SCHEMAS if name != "rejects")
+
+
+def standing_result(publication: Publication, **made_of: object) -> Manifest | None:
+    """The manifest of the result that stands, whole, at an output path, if it was made of the same.
+
+    `made_of` are the fields of the manifest that say of what. None at any doubt.
+    """
+    state = publication.state()
+    manifest = state.present
+    if manifest is None or not state.is_settled or state.newest != (state.journal.generation if state.journal else 0):
+        return None
+    same = {"job_version": VERSION, "schema_version": SCHEMA_VERSION, **made_of}
+    if any(getattr(manifest, name) != value for name, value in same.items()):
+        return None
+    return manifest if publication.sizes(publication.output, SCHEMAS) == manifest.sizes else None
+
+
+def require_ratio(least: float, rows: Mapping[str, int], earlier: Manifest | None) -> None:
+    """Raises BadInputError where a dataset has fewer than so many times the rows that the earlier result has of it."""
+    if earlier is None:
+        return
+    for name in DERIVED:
+        before = earlier.datasets[name].rows if name in earlier.datasets else 0
+        if rows[name] < least * before:
+            raise BadInputError(
+                f"{name} has {count_of(rows[name], 'row')}, fewer than {least} times the {before:,} of the result "
+                f"before: look whether the input is whole, or run without --min_ratio"
+            )

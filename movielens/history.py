@@ -1,0 +1,34 @@
+"""The history: a line for each run that was published, the oldest first, in a file beside the manifest."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+HISTORY = "_history.jsonl"
+RUNS_KEPT = 400
+
+
+def read_history(content: bytes) -> list[dict[str, Any]]:
+    """The summaries of the runs that a history tells of, the oldest first; a line that is none is left out."""
+    runs = []
+    for line in content.splitlines():
+        with suppress(ValueError):
+            run = json.loads(line)
+            if isinstance(run, dict) and {"run_id", "started", "finished", "datasets"} <= run.keys():
+                runs.append(run)
+    return runs
+
+
+def with_run(content: bytes, run: dict[str, Any]) -> bytes:
+    """A history with a run as its last one, and no more than the last runs that are kept; a run is in it once."""
+    runs = read_history(content)
+    if not any(run["run_id"] == other["run_id"] for other in runs):
+        runs.append(run)
+    return b"".join(as_line(run) for run in runs[-RUNS_KEPT:])
+
+
+def as_line(summary: dict[str, Any]) -> bytes:
+    """A summary as a line of its own."""
+    return json.dumps(summary).encode() + b"\n"

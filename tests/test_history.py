@@ -1,0 +1,156 @@
+"""The history of the nights: what became of each, and that it agrees with the result whatever happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import report
+from movielens.history import HISTORY, read_history, with_run
+from movielens.publishing import Publication
+from tests.support.inputs import RATINGS, movie_lines, rating_lines, write_input
+from tests.support.jobs import GONE, Main, Publish
+from tests.support.journals import parsed
+from tests.support.pages import Parsed
+from tests.support.places import Bucket, Disk, Storages
+from tests.support.prepared import Prepared, next_run
+from tests.support.results import history_of, manifest_of
+from tests.support.s3server import S3Server
+from tests.test_summary import summary_in
+
+
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_three_nights_are_published_left_alone_and_refused(
+    engine: str, run_main: Main, tmp_path: Path, output_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    place: Disk | Bucket = Disk(output_path)
+    folder = write_input(tmp_path / "release", rating_lines(RATINGS[:5]))
+
+    def give() -> object:
+        if where == "disk":
+            return folder
+        server: S3Server = request.getfixturevalue("s3_server")
+        return server.upload(folder, f"{tmp_path.name}-{engine}-release")
+
+    if where == "bucket":
+        place = request.getfixturevalue("bucket_path")
+
+    def night() -> dict[str, Any]:
+        arguments = ("--if_changed", "--min_ratio", 0.9, "--summary", "json")
+        status, said = run_main(engine, "--input_path", given, "--output_path", place.address, *arguments, out=True)
+        summary = summary_in(said)
+        assert summary["exit_status"] == status
+        return summary
+
+    # given a result, and a new input
+    given = give()
+    first = night()
+    (folder / "ratings.dat").write_bytes(rating_lines(RATINGS))
+    given = give()
+    # then it is published, and left alone when the next night has the same
+    second = night()
+    assert (second["outcome"], second["datasets"]["ratings"]) == (
+        "published", {"rows": 6, "bytes": second["datasets"]["ratings"]["bytes"], "rows_before": 5},
+    )  # fmt: skip
+    standing = place.read("_manifest.json")
+    third = night()
+    assert (third["outcome"], third["exit_status"], third["result_run_id"]) == ("unchanged", 0, second["run_id"])
+    assert third["datasets"]["ratings"] == second["datasets"]["ratings"]
+    # and half of it is refused
+    (folder / "ratings.dat").write_bytes(rating_lines(RATINGS[:3]))
+    given = give()
+    fourth = night()
+    assert (fourth["outcome"], fourth["exit_status"]) == ("failed", 3)
+    assert fourth["error"].startswith("ratings has 3 rows, fewer than 0.9 times the 6 of the result before: ")
+    assert place.read("_manifest.json") == standing
+    # and the history has the two that were published, as their summaries said
+    runs = read_history(place.read(HISTORY) or b"")
+    assert [run["run_id"] for run in runs] == [first["run_id"], second["run_id"]]
+    for run, summary in zip(runs, (first, second), strict=True):
+        jsonless = {"finished", "seconds"}  # which end where publishing begins
+        assert {name: value for name, value in run.items() if name not in jsonless} == {
+            name: value for name, value in summary.items() if name not in jsonless
+        }
+        assert {**run["seconds"]["phases"], "publishing": 0}.keys() == summary["seconds"]["phases"].keys()
+        summary_in(json.dumps(run))
+    # and the page shows them
+    html = tmp_path / "report.html"
+    assert report.main(["--output_path", place.address, "--html", str(html)]) == 0
+    page = Parsed(html.read_text())
+    assert page.heading("The last") == "The last 2 runs: 5 to 6 ratings"
+    assert [row[1] for row in page.table("The last")] == ["5", "6"]
+
+
+def test_a_history_has_the_last_400_runs() -> None:
+    content = b""
+    for number in range(405):
+        content = with_run(content, {"run_id": str(number), "started": "", "finished": "", "datasets": {}})
+    assert [run["run_id"] for run in read_history(content)] == [str(number) for number in range(5, 405)]
+
+
+@pytest.mark.parametrize("damage", [b'{"run_id": "half', b"[1]\n", b"\x00\xff\n", b"\n"])
+def test_a_damaged_line_is_left_out_and_the_others_are_kept(
+    publish: Publish, input_path: Path, output_path: Path, damage: bytes
+) -> None:
+    publish("sail", input_path, output_path)
+    first = history_of(output_path)
+    with (output_path / HISTORY).open("ab") as file:
+        file.write(damage)
+    publish("sail", input_path, output_path)
+    assert history_of(output_path) == [*first, history_of(output_path)[-1]]
+    assert len((output_path / HISTORY).read_bytes().splitlines()) == 2
+
+
+def test_a_result_of_before_there_was_a_history_begins_one(
+    publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    publish("sail", input_path, output_path)
+    (output_path / HISTORY).unlink()
+    publish("sail", input_path, output_path)
+    assert [run["run_id"] for run in history_of(output_path)] == [manifest_of(output_path)["run_id"]]
+
+
+@pytest.mark.parametrize("kind", ["disk", pytest.param("s3", marks=pytest.mark.thorough)])
+def test_a_result_that_is_published_by_the_next_run_has_its_line_once(
+    publish: Publish, storages: Storages, tmp_path: Path, kind: str
+) -> None:
+    # given a run that was killed when its history was in place, and its manifest was not
+    storage, place = storages(kind, tmp_path)
+    prepared = Prepared(storage, place, tmp_path, publish)
+    place.copy_of(prepared.template)
+    run_id = prepared.manifest["run_id"]
+
+    class KilledError(Exception):
+        pass
+
+    class Killed:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        def move(self, source: str, target: str) -> None:
+            if target.endswith("_manifest.json"):
+                raise KilledError
+            storage.move(source, target)
+
+    killed: Any = Killed()
+    with pytest.raises(KilledError):
+        Publication(killed, place.address, run_id).publish(parsed(prepared.manifest))
+    assert [run["run_id"] for run in read_history(place.read(HISTORY) or b"")][-1] == run_id
+    # when the next run heals
+    assert next_run(storage, place).recover() is None
+    runs = [run["run_id"] for run in read_history(place.read(HISTORY) or b"")]
+    assert runs == [manifest_of(prepared.template)["run_id"], run_id]
+
+
+def test_a_run_that_is_refused_or_fails_leaves_no_line(
+    publish: Publish, run_main: Main, input_path: Path, output_path: Path
+) -> None:
+    publish("sail", input_path, output_path)
+    before = history_of(output_path)
+    write_input(input_path, rating_lines(RATINGS) + b"bad\n", movie_lines([(10, "First (2001)", "Drama")]))
+    assert run_main("sail", "--input_path", input_path, "--output_path", output_path)[0] == 3
+    assert history_of(output_path) == before
+    assert before[0]["run_id"] != GONE

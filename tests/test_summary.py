@@ -1,0 +1,184 @@
+"""What a run tells programs: the last line of standard output, whatever the exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import movielens_pipeline as job
+from movielens import contract
+from movielens.summary import Summary
+from tests.support.inputs import RATINGS, rating_lines, write_input
+from tests.support.jobs import Main, Publish, job_command, job_environment, run_job
+from tests.support.project import ROOT
+from tests.support.results import manifest_of
+
+SCHEMA = json.loads((ROOT / "docs" / "summary.schema.json").read_bytes())
+
+
+def summary_in(said: str) -> dict[str, Any]:
+    """The summary in the last line of what was said, as the documented schema has it."""
+    summary: dict[str, Any] = json.loads(said.splitlines()[-1])
+    jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker()).validate(summary)
+    return summary
+
+
+def test_the_documented_schema_is_a_schema_and_names_each_field() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    fields = Summary().to_dict().keys()
+    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == fields
+
+
+def test_the_last_line_says_what_was_done(engine: str, run_main: Main, tmp_path: Path, output_path: Path) -> None:
+    # given a result of six ratings, of which one is not valid in the next night
+    first = write_input(tmp_path / "first")
+    second = write_input(tmp_path / "second", rating_lines(RATINGS[:5]) + b"1::2::9::3\n")
+    arguments = ("--output_path", output_path, "--max_rejects", 1)
+    assert run_main(engine, "--input_path", first, *arguments)[0] == 0
+    # when both options of the form are taken
+    status, said = run_main(engine, "--input_path", second, *arguments, "--summary", "json", out=True)
+    summary, manifest = summary_in(said), manifest_of(output_path)
+    # then the summary is what the manifest says, with the rows of before
+    assert (status, summary["outcome"], summary["exit_status"], summary["error"]) == (0, "published", 0, None)
+    assert summary["run_id"] == summary["result_run_id"] == manifest["run_id"]
+    assert summary["job_version"] == contract.VERSION
+    assert summary["engine"] == manifest["engine"]
+    assert summary["input"] == {
+        "path": str(second), "format": "dat", "bytes": sum(file["bytes"] for file in manifest["input_files"]),
+        "texts": {
+            "ratings": {"files": 1, "bytes": (second / "ratings.dat").stat().st_size, "lines": 6},
+            "movies": {"files": 1, "bytes": (second / "movies.dat").stat().st_size, "lines": 5},
+        },
+    }  # fmt: skip
+    assert {name: (entry["rows"], entry["rows_before"]) for name, entry in summary["datasets"].items()} == {
+        "ratings": (5, 6), "movies": (5, 5), "movies_with_stats": (5, 5), "top_movies_per_user": (4, 5),
+        "rejects": (1, None),
+    }  # fmt: skip
+    assert summary["rejects"] == 1
+    assert summary["rejects_by_reason"] == [{"dataset": "ratings", "reason": "rating not in 0.5..5", "lines": 1}]
+    phases = ["ratings", "movies", "movies_with_stats", "top_movies_per_user", "publishing"]
+    assert [name for name in summary["seconds"]["phases"] if name in phases] == phases
+    assert summary["seconds"]["all"] >= summary["seconds"]["phases"]["publishing"]
+
+
+def test_a_refused_input_is_summarized_with_its_rejects(
+    engine: str, run_main: Main, tmp_path: Path, output_path: Path
+) -> None:
+    folder = write_input(tmp_path / "in", rating_lines(RATINGS) + b"1::2::9::3\nbad\nworse\n")
+    status, said = run_main(engine, "--input_path", folder, "--output_path", output_path, "--summary=json", out=True)
+    summary = summary_in(said)
+    assert (status, summary["outcome"], summary["exit_status"]) == (3, "failed", 3)
+    assert summary["error"] == "3 lines not valid, more than --max_rejects 0 allows; nothing was published"
+    assert summary["rejects_by_reason"] == [
+        {"dataset": "ratings", "reason": "fields missing", "lines": 2},
+        {"dataset": "ratings", "reason": "rating not in 0.5..5", "lines": 1},
+    ]
+    assert (summary["datasets"], summary["result_run_id"]) == ({}, None)
+    assert summary["input"]["texts"]["ratings"]["lines"] is None
+
+
+def test_a_missing_input_is_summarized(engine: str, run_main: Main, tmp_path: Path, output_path: Path) -> None:
+    arguments = ("--input_path", tmp_path / "nowhere", "--output_path", output_path, "--summary", "json")
+    status, said = run_main(engine, *arguments, out=True)
+    summary = summary_in(said)
+    assert (status, summary["exit_status"]) == (3, 3)
+    assert summary["engine"]["name"] == engine
+    assert summary["input"] == {"path": f"{tmp_path}/nowhere", "format": None, "bytes": None, "texts": {}}
+    assert f"there is no {tmp_path}/nowhere" in summary["error"]
+
+
+@pytest.mark.parametrize("form", [("--summary", "json"), ("--summary=json",)])
+def test_a_wrong_command_line_is_summarized(
+    form: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        job.main(["--input_path", str(tmp_path), *form])
+    summary = summary_in(capsys.readouterr().out)
+    assert left.value.code == summary["exit_status"] == 2
+    assert summary["error"] == "the following arguments are required: --output_path/--output-path"
+
+
+def test_help_is_help_and_a_run_without_the_option_says_nothing_on_standard_output(
+    capfd: pytest.CaptureFixture[str], publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        job.main(["--help", "--summary", "json"])
+    assert capfd.readouterr().out.splitlines()[-1].endswith("interrupted.")
+    publish("sail", input_path, output_path)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_fault_of_the_job_is_summarized_after_its_traceback(tmp_path: Path, input_path: Path) -> None:
+    # given a fault, in a process whose two streams are one
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "import sys\nimport movielens_pipeline as job\nfrom movielens.terminal import leave\n"
+        "def fail(engine):\n    raise ZeroDivisionError('a fault\\nin two lines')\n"
+        "job.get_spark_session = fail\nleave(job.main(sys.argv[1:], own_process=True))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, broken, "--input_path", input_path, "--output_path", tmp_path / "out", "--summary", "json"],
+        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True, check=False, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    summary = summary_in(done.stdout)
+    assert done.returncode == summary["exit_status"] == 1
+    assert summary["error"] == "ZeroDivisionError: a fault"
+    assert "Traceback" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_summarized(tmp_path: Path, output_path: Path, number: signal.Signals) -> None:
+    # given a run that is busy for some seconds
+    folder = write_input(tmp_path / "in")
+    (folder / "ratings.dat").write_bytes(rating_lines(RATINGS) * 500_000)
+    process = subprocess.Popen(
+        job_command("sail", "--input_path", folder, "--output_path", output_path, "--summary", "json"),
+        env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr
+    assert process.stderr.readline().startswith("engine: ")
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    summary = summary_in(said)
+    assert process.returncode == summary["exit_status"] == 128 + number
+    assert (summary["outcome"], summary["error"]) == ("failed", "interrupted")
+
+
+def test_where_spark_submit_merges_streams_it_is_still_the_last_line(input_path: Path, output_path: Path) -> None:
+    done = run_job("spark", "--input_path", input_path, "--output_path", output_path, "--summary", "json")
+    summary = summary_in(done.stdout)
+    assert (done.returncode, summary["outcome"]) == (0, "published")
+    assert len(done.stdout.splitlines()) > 1
+
+
+def test_a_run_that_does_not_come_to_its_end_after_a_signal_is_summarized_all_the_same(tmp_path: Path) -> None:
+    # given a run whose work takes no notice of the exception that a signal raises
+    stubborn = tmp_path / "stubborn.py"
+    stubborn.write_text(
+        "import sys, time\nimport movielens_pipeline as job\nfrom movielens.terminal import leave\n"
+        "def start(engine):\n"
+        "    print('started', file=sys.stderr, flush=True)\n"
+        "    while True:\n        try:\n            time.sleep(60)\n"
+        "        except KeyboardInterrupt:\n            pass\n"
+        "job.get_spark_session = start\nleave(job.main(sys.argv[1:], own_process=True))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, stubborn, "--input_path", "in", "--output_path", tmp_path / "out", "--summary", "json"],
+        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr
+    while process.stderr.readline() != "started\n":
+        time.sleep(0.01)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == summary_in(said)["exit_status"] == 143
