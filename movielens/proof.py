@@ -6,8 +6,9 @@ the engine. If both are the same, then every line was plain, and every byte is i
 
 - What a reader takes for a number, and is no plain one (`+5`, `05`, ` 5`), is longer than the plain one of its value.
   The readers of both engines take nothing shorter (`1e3`) for a whole number. The rating, of which there are shorter
-  forms (`.5`), is compared as text. So a row has at most the length of what it came of, and less if that was not plain;
-  a line that gave no row has the length 0. As nothing exceeds its share, no two faults cancel each other.
+  forms (`.5`), is compared as text. For an empty field, which becomes NULL, a rating and all separators are left out of
+  the sum. So a row has at most the length of what it came of, and less if that was not plain; a line that gave no row
+  has the length 0. As nothing exceeds its share, no two faults cancel each other.
 - That would be different if a line counted twice, whose surplus could hide another that is lost. So not only bytes are
   compared, but lines, and the sum of the last two digits of all timestamps. A reader that splits a file where a line
   begins, and loses one part and reads another twice, has the same bytes one time in thirty.

@@ -24,7 +24,7 @@ from tests.support.inputs import write_input
 from tests.support.jobs import Main, Publish
 from tests.support.results import assert_equal_by_check, manifest_of, visible_names
 
-Row = tuple[int, int, str | None, int]
+Row = tuple[int | None, int | None, str | None, int | None]
 
 # Lines of all lengths, and pairs of lines of one length
 GOOD = [
@@ -55,29 +55,28 @@ def lenient_rows(data: bytes, plain: Plain) -> list[Row]:
         fields = lines.pop(0).split(plain.format.separator.encode())
         if len(fields) == 4 and not fields[3] and lines:  # Sail's reader goes on where the last field is empty
             fields[3] = lines.pop(0)
-        numbers = [lenient_number(field) for field in fields[:2] + fields[3:]]
-        if len(fields) == 4 and None not in numbers:
-            user, movie, time = (number for number in numbers if number is not None)
+        numbers = fields[:2] + fields[3:]
+        if len(fields) == 4 and all(map(may_be_number, numbers)):
+            user, movie, time = (int(field) if field else None for field in numbers)
             rating = fields[2].decode("latin-1")
             rows.append((user, movie, rating if rating in plain.ratings else None, time))
     return rows
 
 
-def lenient_number(field: bytes) -> int | None:
-    """What looks like a whole number."""
-    return int(field) if re.fullmatch(rb"[ \t]*[+-]?[0-9]+[ \t]*", field) else None
+def may_be_number(field: bytes) -> bool:
+    """Whether a field may be taken for a whole number, or for none."""
+    return not field or re.fullmatch(rb"[ \t]*[+-]?[0-9]+[ \t]*", field) is not None
 
 
 def is_accepted(found: contents.Contents, rows: list[Row], plain: Plain) -> bool:
-    length = sum(length_of(row, plain) for row in rows)
-    return proof.agree(found, len(rows), length, sum(time % 100 if time > 0 else -(-time % 100) for *_, time in rows))
-
-
-def length_of(row: Row, plain: Plain) -> int:
-    """The length of a plain line, as the engines add it up."""
-    user, movie, rating, time = row
-    digits = sum(1 for number in (user, movie, time) for power in range(10) if number >= 10**power)
-    return digits + (len(rating) + 3 * len(plain.format.separator) if rating else 0)
+    """Whether rows are taken for all of a text, by sums as the engines make them."""
+    numbers = [number for user, movie, _, time in rows for number in (user, movie, time) if number is not None]
+    digits = sum(1 for number in numbers for power in range(10) if number >= 10**power)
+    halves = sum(1 for _, _, rating, _ in rows if rating and len(rating) == 3)
+    whole_rows = min(sum(1 for row in rows if row[place] is not None) for place in range(4)) if rows else 0
+    length = digits + 3 * halves + (whole_rows - halves) + 3 * len(plain.format.separator) * whole_rows
+    times = [time for *_, time in rows if time is not None]
+    return proof.agree(found, len(rows), length, sum(time % 100 if time > 0 else -(-time % 100) for time in times))
 
 
 def line_of(row: Row, plain: Plain) -> bytes:
@@ -223,6 +222,10 @@ CANCELLING = {
     "small_time": [b"1::10::5::7", b"1::10::5::0000000000"],
     "zero": [b"0::10::5::978300760"],
     "blank": [b"  ", b""],
+    "no_user": [b"::10::5::978300760"],
+    "no_movie": [b"1::::5::978300760"],
+    "no_rating": [b"1::10::::978300760"],
+    "no_user_and_no_movie": [b"::10::5::978300760", b"1::::5::978300760"],
 }
 
 

@@ -63,8 +63,12 @@ class Plain:
         return columns.select(*(rating if field.name == "rating" else field.name for field in RATING_FIELDS))
 
     def length(self) -> Column:
-        """The bytes of the plain lines that rows came of, without line ends: BIGINT, an aggregate over all rows."""
-        rows, halves = F.count("rating"), F.count_if(F.col("rating").isin(*map(float, HALVES)))
+        """The bytes of the plain lines that rows came of, without line ends: BIGINT, an aggregate over all rows.
+
+        It falls short where a row lacks something: a reader takes an empty field, which has no bytes, for NULL.
+        """
+        rows = F.least(*(F.count(field.name) for field in RATING_FIELDS))
+        halves = F.count_if(F.col("rating").isin(*map(float, HALVES)))
         wholes = rows - halves
         return (
             digits("userId", DIGITS_OF_ID)
