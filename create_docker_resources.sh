@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Usage: create_docker_resources.sh
 # Summary: Makes what run_docker_fargate.sh needs: the bucket, a network, the registry with the image, the ECS cluster,
-#          the task and its roles. Running it again brings them up to date, with the image of the present files.
+#          the task and its roles. Running it again brings them up to date, with the image of the present files, and the
+#          schedule of create_schedule.sh where there is one.
 #
 # They are CloudFormation stacks, from infrastructure/; of each the changes are shown. While no task runs they cost what
 # lies in the bucket, and the image in the registry: some 0.02 USD a month.
@@ -29,6 +30,8 @@ main() {
   source "$root/scripts/containers.sh"
   # shellcheck source=scripts/aws.sh
   source "$root/scripts/aws.sh"
+  # shellcheck source=scripts/schedule.sh
+  source "$root/scripts/schedule.sh"
   help_if_asked "$@"
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   require_bucket
@@ -36,7 +39,7 @@ main() {
   find_account
   FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
   seconds_in FARGATE_TIME_LIMIT >/dev/null
-  local image=movielens_pipeline:fargate storage registry repository base tag digest architecture=X86_64
+  local image=movielens_pipeline:fargate storage registry schedule repository base tag digest architecture=X86_64
   base=$(newest_base "$root")
   build_image "$root" "$image" embedded "$base"
   [[ $(docker image inspect --format '{{.Architecture}}' "$image") != arm64 ]] || architecture=ARM64
@@ -53,6 +56,8 @@ main() {
   deploy_stack "$STACK_NAME-fargate" "$root/infrastructure/fargate.yaml" "Name=$STACK_NAME" \
     "Image=$repository@$digest" "Architecture=$architecture" "TimeLimit=$FARGATE_TIME_LIMIT" \
     "RepositoryArn=$(value_of "$registry" RepositoryArn)" "JobPolicy=$(value_of "$storage" JobPolicy)"
+  schedule=$(stack_outputs "$STACK_NAME-schedule")
+  [[ $(value_of "$schedule" Way) != fargate ]] || deploy_fargate_schedule "$root"
   say "ready: run_docker_fargate.sh; delete_docker_resources.sh removes all of this"
 }
 

@@ -6,7 +6,7 @@
 # They are CloudFormation stacks, from infrastructure/; of each the changes are shown. None of them costs anything while
 # no job runs, but what lies in the bucket.
 #
-#   --delete   removes them; the bucket and all that is in it stays
+#   --delete   removes them; the bucket and all that is in it stays; a schedule on EMR Serverless is to be removed before
 #
 # Environment (set_env_vars.sh has defaults):
 #   S3_BUCKET_NAME       the bucket; required; one of yours that is there already is left as it is
@@ -34,6 +34,7 @@ main() {
   use_aws_cli "$root"
   find_account
   if [[ ${1:-} == --delete ]]; then
+    require_no_schedule serverless
     delete_stack "$STACK_NAME-emr"
     delete_what_is_shared "$STACK_NAME-fargate"
     return
@@ -54,9 +55,10 @@ main() {
 # make_spot_role: the role by which an account uses spot instances, which EMR may not make itself.
 make_spot_role() {
   local complaint
-  complaint=$(aws iam create-service-linked-role --aws-service-name spot.amazonaws.com 2>&1 >/dev/null) ||
-    [[ $complaint == *'has been taken'* ]] ||
-    aws iam get-role --role-name AWSServiceRoleForEC2Spot >/dev/null 2>&1 ||
+  ! try iam create-service-linked-role --aws-service-name spot.amazonaws.com >/dev/null || return 0
+  complaint=$COMPLAINT
+  [[ $complaint == *'has been taken'* ]] ||
+    try iam get-role --role-name AWSServiceRoleForEC2Spot >/dev/null ||
     die 1 "the role for spot instances could not be made: $(in_one_line "$complaint")"
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Usage: delete_docker_resources.sh
 # Summary: Removes what create_docker_resources.sh made, and stops its tasks. The bucket and all that is in it stays.
+#          A schedule is to be removed before, by delete_schedule.sh.
 #
 # Environment (set_env_vars.sh has defaults):
 #   S3_BUCKET_NAME       the bucket; required, and kept
@@ -9,7 +10,7 @@
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                        credentials, from wherever the AWS command line takes them
 #
-# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something, 2 for wrong usage.
+# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something or there is a schedule, 2 for wrong usage.
 set -euo pipefail
 
 main() {
@@ -25,6 +26,7 @@ main() {
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   require_bucket
   use_aws_cli "$root"
+  require_no_schedule fargate
   local outputs tasks task
   outputs=$(stack_outputs "$STACK_NAME-fargate")
   if [[ -n $outputs ]]; then

@@ -46,16 +46,14 @@ main() {
   # shellcheck source=scripts/aws.sh
   source "$root/scripts/aws.sh"
   help_if_asked "$@"
-  EMR_RELEASE_LABEL=${EMR_RELEASE_LABEL:-emr-spark-8.1.0} EMR_TIME_LIMIT=${EMR_TIME_LIMIT:-2h}
-  EMR_START_LIMIT=${EMR_START_LIMIT:-30m} LOG_SECONDS=${LOG_SECONDS:-300}
+  EMR_TIME_LIMIT=${EMR_TIME_LIMIT:-2h} EMR_START_LIMIT=${EMR_START_LIMIT:-30m} LOG_SECONDS=${LOG_SECONDS:-300}
   RUN_ID=$(date -u +%Y%m%dT%H%M%SZ)-$$-$RANDOM
   take_flags SERVERLESS KEEP CHECK DRY_RUN UPLOAD_DATASET -- "$@"
   [[ -z $KEEP || -n $SERVERLESS ]] || die 2 '--keep goes with --serverless; a cluster ends with its step'
   TIME_LIMIT=$(seconds_in EMR_TIME_LIMIT)
   DEADLINE=$(seconds_in EMR_START_LIMIT)
   DEADLINE=$((DEADLINE + TIME_LIMIT))
-  [[ ! $EMR_RELEASE_LABEL =~ ^emr-[1-7]\. ]] ||
-    die 2 "EMR_RELEASE_LABEL is $EMR_RELEASE_LABEL, which has Spark 3; the job needs Spark 4: emr-spark-8.1.0"
+  require_release
   local way=emr_cluster ended_by=terminated
   [[ -z $SERVERLESS ]] || way=emr_serverless ended_by=cancelled
   # shellcheck source=scripts/emr_cluster.sh

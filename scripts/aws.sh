@@ -7,6 +7,7 @@ PATIENCE_SECONDS=${PATIENCE_SECONDS:-60} # how long a call that was throttled or
 STILL_RUNNING=5                          # the exit status where something may still run and cost
 ACCOUNT=''                               # whose credentials these are
 LOG=''                                   # what fetch_log got
+COMPLAINT=''                             # what try got where it failed
 SIGNALLED=0                              # the exit status that a signal has asked for
 
 # use_aws_cli ROOT: the aws of this machine; where there is none, one of the project's own.
@@ -22,26 +23,30 @@ say() {
   printf '%s\n' "$1" >&2
 }
 
-# ask SERVICE OPERATION ARGUMENT...: prints what AWS answers, as text. What may pass is tried once more at least. Where it
-# refuses, one line says why, and out.
+# ask SERVICE OPERATION ARGUMENT...: prints what AWS answers, as text. Where it refuses, one line says why, and out.
 ask() {
-  local complaint status tried='' until=$((SECONDS + PATIENCE_SECONDS))
+  try --output text "$@" || die 1 "aws $1 $2: $(in_one_line "$COMPLAINT")"
+}
+
+# try ARGUMENT...: calls aws; what may pass is tried once more at least. Where it does not, sets COMPLAINT and fails.
+try() {
+  local status tried='' until=$((SECONDS + PATIENCE_SECONDS))
   while :; do
     status=0
-    { complaint=$(aws --output text "$@" 2>&1 >&3) || status=$?; } 3>&1
+    { COMPLAINT=$(aws "$@" 2>&1 >&3) || status=$?; } 3>&1
     ((status != 0)) || return 0
-    may_pass "$complaint" || break
-    ((SECONDS < until)) || [[ -z $tried ]] || break
+    may_pass "$COMPLAINT" || return "$status"
+    ((SECONDS < until)) || [[ -z $tried ]] || return "$status"
     tried=yes
     pause "$POLL_SECONDS"
   done
-  die 1 "aws $1 $2: $(in_one_line "$complaint")"
 }
 
 # may_pass COMPLAINT: whether the same call may have another answer later. With ONCE only where the call was not carried
 # out, as AWS says of one that was throttled.
 may_pass() {
   case $1 in
+  "'Status'" | *$'\n'"'Status'") ;; # the command line's own fault, where a change set could not be looked at
   *hrottl* | *'Rate exceeded'* | *TooManyRequests* | *RequestLimitExceeded* | *SlowDown*) ;;
   *'Could not connect'* | *'Connection was closed'* | *imeout* | *'(50'[0-9]')'* | *InternalServer* | *InternalFailure* | *Unavailable*)
     [[ -z ${ONCE:-} ]]
@@ -158,6 +163,13 @@ seconds_in() {
   esac
 }
 
+# require_release: sees to EMR_RELEASE_LABEL; out with one line where it is known to have no Spark 4.
+require_release() {
+  EMR_RELEASE_LABEL=${EMR_RELEASE_LABEL:-emr-spark-8.1.0}
+  [[ ! $EMR_RELEASE_LABEL =~ ^emr-[1-7]\. ]] ||
+    die 2 "EMR_RELEASE_LABEL is $EMR_RELEASE_LABEL, which has Spark 3; the job needs Spark 4: emr-spark-8.1.0"
+}
+
 # find_account: sets ACCOUNT.
 find_account() {
   ACCOUNT=$(ask sts get-caller-identity --query Account)
@@ -165,7 +177,9 @@ find_account() {
 
 # head_bucket: fails where the bucket is not there or not of ACCOUNT; prints what AWS complains of.
 head_bucket() {
-  { aws s3api head-bucket --bucket "$S3_BUCKET_NAME" --expected-bucket-owner "$ACCOUNT" >/dev/null; } 2>&1
+  try s3api head-bucket --bucket "$S3_BUCKET_NAME" --expected-bucket-owner "$ACCOUNT" >/dev/null && return
+  printf '%s\n' "$COMPLAINT"
+  return 1
 }
 
 # why_no_bucket COMPLAINT: prints what stands against the use of the bucket.
@@ -332,10 +346,10 @@ deploy_stack() {
 
 # wait_for_stack NAME create|update|delete: waits for the end of what is under way with the stack, which must be a success.
 wait_for_stack() {
-  local complaint reason
-  complaint=$(aws cloudformation wait "stack-$2-complete" --stack-name "$1" 2>&1) && return
-  [[ $complaint == *'terminal failure'* || $complaint == *'Max attempts'* ]] ||
-    die 1 "aws cloudformation wait: $(in_one_line "$complaint")"
+  local reason
+  try cloudformation wait "stack-$2-complete" --stack-name "$1" && return
+  [[ $COMPLAINT == *'terminal failure'* || $COMPLAINT == *'Max attempts'* ]] ||
+    die 1 "aws cloudformation wait: $(in_one_line "$COMPLAINT")"
   reason=$(why_stack_failed "$1")
   die 1 "stack $1: $reason"
 }
@@ -390,12 +404,20 @@ deploy_storage() {
   deploy_stack "$stack" "$template" "${parameters[@]}" "MakeBucket=$make"
 }
 
+# require_no_schedule WAY: out with one line where there is a schedule of the way, which needs what is to be removed.
+require_no_schedule() {
+  local parameters
+  parameters=$(stack_parameters "$STACK_NAME-schedule")
+  [[ $(value_of "$parameters" Way) != "$1" ]] ||
+    die 1 "stack $STACK_NAME-schedule needs this; delete_schedule.sh removes it"
+}
+
 # require_key_of_bucket KEY: out with one line where the bucket is encrypted with a customer's key, and none is given.
 require_key_of_bucket() {
   local key
   [[ -z $1 ]] || return 0
-  key=$(aws --output text s3api get-bucket-encryption --bucket "$S3_BUCKET_NAME" --expected-bucket-owner "$ACCOUNT" --query \
-    'ServerSideEncryptionConfiguration.Rules[0].ApplyServerSideEncryptionByDefault.KMSMasterKeyID' 2>/dev/null) || return 0
+  key=$(try --output text s3api get-bucket-encryption --bucket "$S3_BUCKET_NAME" --expected-bucket-owner "$ACCOUNT" --query \
+    'ServerSideEncryptionConfiguration.Rules[0].ApplyServerSideEncryptionByDefault.KMSMasterKeyID') || return 0
   [[ -z $key || $key == None || $key == *alias/aws/s3 ]] ||
     die 2 "bucket $S3_BUCKET_NAME is encrypted with the key $key, on which jobs need rights: set S3_KMS_KEY_ARN to its ARN"
 }

@@ -24,6 +24,7 @@ from tests.support.hdfs import SETTINGS as HDFS_SETTINGS
 from tests.support.hdfs import Hdfs
 from tests.support.inputs import write_input
 from tests.support.jobs import JAVA_OPTIONS, S3_JARS, Main, Publish
+from tests.support.ministack import Ministack
 from tests.support.places import Bucket, Disk, HdfsFolder, Place, Storages
 from tests.support.project import ROOT
 
@@ -235,6 +236,14 @@ def plane(control_plane: awsserver.ControlPlane) -> Iterator[awsserver.ControlPl
     control_plane.reset()
     yield control_plane
     control_plane.reset()
+
+
+@pytest.fixture(scope="module")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    """A second CloudFormation."""
+    server = Ministack(tmp_path_factory.mktemp("ministack"))
+    yield server
+    server.stop()
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -20,7 +21,8 @@ from tests.support import awsserver, s3server
 from tests.support.awsscripts import PATH_OF_USERS, AwsScripts, on, permissions, wait_until
 from tests.support.containers import network_of_this_machine, one_build_at_a_time
 from tests.support.inputs import generate
-from tests.support.project import copy_project
+from tests.support.ministack import Ministack
+from tests.support.project import ROOT, copy_project
 from tests.support.results import assert_equal_by_check
 
 pytestmark = pytest.mark.thorough
@@ -636,3 +638,50 @@ def test_the_same_from_a_container(scripts: AwsScripts, plane: awsserver.Control
     _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert plane.is_anything_running() == []
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# By a schedule
+
+
+def test_a_schedule_runs_the_job_on_emr_serverless_and_a_run_that_fails_is_told(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, ministack: Ministack
+) -> None:
+    # given a bucket with nothing in it, and a schedule, whose target is what its template makes of it
+    name = scripts.bucket
+    plane.s3.delete_all(name)
+    given = {"ALARM_EMAIL": "nights@example.org", "EMR_TIME_LIMIT": "10m"}
+    made = scripts.run("create_schedule.sh", "--serverless", "cron(0 3 * * ? *)", **given)
+    assert made.returncode == 0, made.stderr
+    (rule,) = [rule for rule in plane.client("events").list_rules()["Rules"] if f"{name}-schedule" in rule["Name"]]
+    (application,) = [one["id"] for one in applications(plane) if one["name"] == f"{name}-schedule"]
+
+    def night() -> tuple[str, bool, list[dict[str, Any]]]:
+        """The state of the job run, whether the rule tells of it, and what its log has that counts as a success."""
+        job_run = plane.fire(name)
+        serverless, known = plane.client("emr-serverless"), {"applicationId": application, "jobRunId": job_run}
+        wait_until(lambda: serverless.get_job_run(**known)["jobRun"]["state"] in {"SUCCESS", "FAILED", "CANCELLED"})
+        event = plane.event_of_job_run(application, job_run)
+        told = ministack.client("events").test_event_pattern(EventPattern=rule["EventPattern"], Event=json.dumps(event))
+        counted = plane.counted("{ $.exit_status = 0 }", f"/emr-serverless/{name}", job_run)
+        return event["detail"]["state"], told["Result"], counted
+
+    # when there is nothing to read, then the run fails, and that is told
+    assert night() == ("FAILED", True, [])
+    # when there is, then it is published
+    for file in (ROOT / "dataset").glob("*.dat"):
+        plane.s3.client.upload_file(str(file), name, f"dataset/{file.name}")
+    state, told, (summary,) = night()
+    assert (state, told, summary["outcome"]) == ("SUCCESS", False, "published")
+    assert_equal_by_check(ROOT / "dataset", f"s3://{name}/output")
+    assert plane.store.denied == []
+    # when what it needs is to be removed, then that is refused
+    refused = scripts.run("create_role_emr_serverless.sh", "--delete")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"create_role_emr_serverless.sh: error: stack {name}-schedule needs this; delete_schedule.sh removes it\n",
+    )
+    # and when the schedule is removed, it is gone, and its application, too
+    assert scripts.run("delete_schedule.sh").returncode == 0
+    assert plane.client("scheduler").list_schedules()["Schedules"] == []
+    assert applications(plane) == []

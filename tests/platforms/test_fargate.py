@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +21,14 @@ from tests.support import awsserver, s3server
 from tests.support.awsscripts import PATH_OF_USERS, AwsScripts, on, permissions, wait_until
 from tests.support.containers import Docker, one_build_at_a_time
 from tests.support.inputs import generate
-from tests.support.project import copy_project
+from tests.support.ministack import Ministack
+from tests.support.project import ROOT, copy_project
 from tests.support.results import assert_equal_by_check
 
 pytestmark = pytest.mark.thorough
 
 SCRIPT = "run_docker_fargate.sh"
+SUCCESS = "{ $.exit_status = 0 }"  # what the alarm of a schedule goes by
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +371,47 @@ def test_a_set_up_or_its_removal_that_was_killed_at_any_moment_is_mended_by_runn
         done = own.run(script)
         assert done.returncode == 0, done.stderr
     assert left_of(plane, own.bucket) == []
+
+
+def test_a_schedule_runs_the_task_and_a_run_that_fails_or_does_not_start_is_told(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, ministack: Ministack
+) -> None:
+    # given a schedule, whose target is what its template makes of it, and a bucket into which nobody has published
+    name = scripts.bucket
+    made = scripts.run("create_schedule.sh", "cron(0 3 * * ? *)", ALARM_EMAIL="nights@example.org")
+    assert made.returncode == 0, made.stderr
+    assert f'FilterPattern: "{SUCCESS}"' in (ROOT / "infrastructure" / "schedule.yaml").read_text()
+    (rule,) = [rule for rule in plane.client("events").list_rules()["Rules"] if f"{name}-schedule" in rule["Name"]]
+    plane.s3.delete_all(name)
+
+    def night() -> tuple[int | None, bool, list[dict[str, Any]]]:
+        """Exit status of the task, whether the rule tells of it, and what its log has that counts as a success."""
+        task = plane.fire(name)
+        ecs = plane.client("ecs")
+        wait_until(lambda: ecs.describe_tasks(cluster=name, tasks=[task])["tasks"][0]["lastStatus"] == "STOPPED")
+        event = plane.event_of(name, task)
+        told = ministack.client("events").test_event_pattern(EventPattern=rule["EventPattern"], Event=json.dumps(event))
+        (container,) = event["detail"]["containers"]
+        counted = plane.counted(SUCCESS, f"/ecs/{name}", task.rpartition("/")[2])
+        return container.get("exitCode"), told["Result"], counted
+
+    # when there is nothing to read, then the run fails, and that is told
+    assert night() == (3, True, [])
+    # when the image cannot be had, then the task does not start, and that is told
+    plane.fate = "dies"
+    assert night() == (None, True, [])
+    plane.reset()
+    # when all is as it should be, then the result is published, and the next night has nothing to do
+    for file in (ROOT / "dataset").glob("*.dat"):
+        plane.s3.client.upload_file(str(file), name, f"dataset/{file.name}")
+    for outcome in ("published", "unchanged"):
+        status, told, (summary,) = night()
+        assert (status, told, summary["outcome"]) == (0, False, outcome)
+        assert_equal_by_check(ROOT / "dataset", f"s3://{name}/output")
+    assert plane.store.denied == []
+    # and when the schedule is removed, it is gone
+    assert scripts.run("delete_schedule.sh").returncode == 0
+    assert plane.client("scheduler").list_schedules()["Schedules"] == []
 
 
 def test_a_container_beyond_its_time_limit_ends_by_itself(scripts: AwsScripts) -> None:

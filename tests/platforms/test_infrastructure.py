@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 from policy_sentry.querying.actions import get_action_data
 
-from tests.support import s3server
 from tests.support.awsscripts import permissions
+from tests.support.ministack import Ministack, Stacks
 from tests.support.project import ROOT
 
 TEMPLATES = sorted((ROOT / "infrastructure").glob("*.yaml"))
-# ministack with what it lacks, which it only notes down
 pytestmark = pytest.mark.thorough
-
-MINISTACK = '''
-from ministack.app import main
-from ministack.services.cloudformation import changesets, provisioners
-
-resolve = changesets._resolve_props_for_diff
-
-
-def resolve_what_is_made(template, parameters, *others):
-    """A change set also has what comes and goes by a condition."""
-    conditions = changesets._evaluate_conditions(template, parameters)
-    resources = template.get("Resources", {}).items()
-    made = {name: resource for name, resource in resources if conditions.get(resource.get("Condition"), True)}
-    return resolve({**template, "Resources": made}, parameters, *others)
-
-
-changesets._resolve_props_for_diff = resolve_what_is_made
-
-provisioners._RESOURCE_HANDLERS["AWS::EMR::SecurityConfiguration"] = {
-    "create": lambda logical_id, properties, stack: (f"{stack}-{logical_id}", {}),
-    "delete": lambda physical_id, properties: None,
-}
-main()
-'''
 
 
 class CloudFormationLoader(yaml.SafeLoader):
@@ -149,58 +118,7 @@ def test_a_check_asks_for_the_permissions_of_the_documentation_each_on_what_it_i
             assert (resource != "*") == takes_arn, action
 
 
-@pytest.fixture(scope="module")
-def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A second CloudFormation, at its address."""
-    (port,) = s3server.free_ports(1)
-    folder = tmp_path_factory.mktemp("ministack")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", MINISTACK], stdout=log, stderr=log, cwd=folder, env=environment
-        )
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(200):
-        with suppress(OSError), urllib.request.urlopen(f"{address}/_ministack/health"):
-            break
-        time.sleep(0.1)
-    yield address
-    process.kill()
-    process.wait()
-
-
-class Stacks:
-    """The functions of the scripts that make and remove stacks, on ministack."""
-
-    def __init__(self, address: str, bucket: str) -> None:
-        self.environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **s3server.KEYS,
-            "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": address,
-            "S3_BUCKET_NAME": bucket, "STACK_NAME": bucket,
-        }  # fmt: skip
-        self.address, self.bucket = address, bucket
-
-    def call(self, command: str) -> str:
-        """What a command of the scripts' library says, which must succeed."""
-        parts = " ".join(f"source scripts/{part}.sh;" for part in ("common", "environments", "aws"))
-        source = f"set -euo pipefail; root=$1; {parts} use_aws_cli .; find_account; "
-        done = subprocess.run(
-            ["bash", "-c", source + command, "test", "."],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    def client(self, service: str) -> Any:
-        keys = {name.lower(): value for name, value in s3server.KEYS.items()}
-        return boto3.client(service, endpoint_url=self.address, region_name="us-east-1", **keys)
-
-
-def test_all_stacks_are_made_changed_and_removed(ministack: str) -> None:
+def test_all_stacks_are_made_changed_and_removed(ministack: Ministack) -> None:
     # given all of them
     stacks = Stacks(ministack, f"mini-{secrets.token_hex(4)}")
     name = stacks.bucket
@@ -242,7 +160,7 @@ def test_all_stacks_are_made_changed_and_removed(ministack: str) -> None:
     assert [bucket["Name"] for bucket in stacks.client("s3").list_buckets()["Buckets"]] == [name]
 
 
-def test_a_stack_that_could_not_be_made_is_made_by_the_next_try(ministack: str, tmp_path: Path) -> None:
+def test_a_stack_that_could_not_be_made_is_made_by_the_next_try(ministack: Ministack, tmp_path: Path) -> None:
     # given a stack whose creation fails
     stacks = Stacks(ministack, f"mini-{secrets.token_hex(4)}")
     broken = tmp_path / "broken.yaml"

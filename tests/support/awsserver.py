@@ -52,11 +52,33 @@ EMR Serverless
   emr/latest/EMR-Serverless-UserGuide/application-capacity.html
 - A job run that exceeds its time limit is CANCELLING, then CANCELLED, and totalExecutionDurationSeconds tells that:
   emr/latest/EMR-Serverless-UserGuide/job-states.html
+- A log goes to CloudWatch where a job run asks for that and its role may keep it there:
+  emr/latest/EMR-Serverless-UserGuide/logging.html
+- What becomes of a job run is an event: emr/latest/EMR-Serverless-UserGuide/using-eventbridge.html
 - stateDetails and billedResourceUtilization may be empty: emr-serverless/latest/APIReference/API_JobRun.html
+
+CloudWatch
+- The ARN of a log group ends with :*, for its streams:
+  AWSCloudFormation/latest/UserGuide/aws-resource-logs-loggroup.html
+- A metric filter on JSON looks at events that are JSON: AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 
 ECS
 - A task whose image has another architecture than its definition says does not start:
   AmazonECS/latest/developerguide/task_cannot_pull_image.html, ecs-arm64.html
+
+- A family without a revision is its newest, which is found before rights are looked at:
+  AmazonECS/latest/APIReference/API_RunTask.html
+- What becomes of a task is an event whose detail is what DescribeTasks tells of it, and what did not start has no exit
+  code: AmazonECS/latest/developerguide/ecs_task_events.html, stopped-task-error-codes.html
+
+EventBridge Scheduler
+- It takes the role of the target, as a schedule group of the account, and calls RunTask with the parameters of the
+  target, the input being the overrides: scheduler/latest/UserGuide/managing-targets-templated.html, setting-up.html,
+  cross-service-confused-deputy-prevention.html
+- RunTask takes the right on the definition in that cluster, and to pass both roles of the task:
+  AmazonECS/latest/developerguide/CWE_IAM_role.html
+- A universal target is an operation, whose parameters are the input, with the keywords of a schedule replaced:
+  scheduler/latest/UserGuide/managing-targets-universal.html, managing-schedule-context-attributes.html
 
 Quotas
 - GetServiceQuota tells those that were applied for, by NoSuchResourceException else:
@@ -70,6 +92,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -90,6 +113,7 @@ from typing import Any
 import boto3
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
+from moto.core.common_models import CloudFormationModel
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
@@ -105,8 +129,10 @@ from moto.emr.responses import ElasticMapReduceResponse
 from moto.emrserverless.models import EMRServerlessBackend, emrserverless_backends
 from moto.iam.exceptions import InvalidInput
 from moto.iam.models import SERVICE_NAME_CONVERSION, IAMBackend, ManagedPolicy, PolicyVersion, Role, iam_backends
+from moto.logs.models import LogGroup
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import S3Backend, s3_backends
+from moto.scheduler.models import scheduler_backends
 from werkzeug.serving import make_server
 
 from tests.support import awsstore, s3server
@@ -467,8 +493,7 @@ class ControlPlane:
         process.kill()
         if status is None:
             job_run.state = "CANCELLING"
-        uri = job_run.configuration_overrides["monitoringConfiguration"]["s3MonitoringConfiguration"]["logUri"]
-        self.keep_log(uri, f"applications/{job_run.application_id}/jobs/{job_run.id}/SPARK_DRIVER", process)
+        self.keep_logs(job_run, process)
         hours = (time.monotonic() - begun) / 3600
         job_run.billed_resource_utilization = {"vCPUHour": 8 * hours, "memoryGBHour": 32 * hours, "storageGBHour": 0.0}
         if status and self.fate != "no details":
@@ -481,9 +506,108 @@ class ControlPlane:
                 application.state = "STOPPING"
                 later(application, "STOPPED")
 
+    def keep_logs(self, job_run: Any, process: Process) -> None:
+        """Brings what the driver printed to where the job run wants it."""
+        keeping = job_run.configuration_overrides["monitoringConfiguration"]
+        folder = f"applications/{job_run.application_id}/jobs/{job_run.id}/SPARK_DRIVER"
+        if "s3MonitoringConfiguration" in keeping:
+            self.keep_log(keeping["s3MonitoringConfiguration"]["logUri"], folder, process)
+        if keeping.get("cloudWatchLoggingConfiguration", {}).get("enabled"):
+            self.keep_log_in_cloudwatch(keeping["cloudWatchLoggingConfiguration"]["logGroupName"], folder, job_run)
+
+    def keep_log_in_cloudwatch(self, group: str, folder: str, job_run: Any) -> None:
+        """Brings the output to a log group, a line an event, where the role of the job may do so."""
+        arn, logs = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}", self.client("logs")
+        self.require_right(job_run.key, "logs:DescribeLogGroups", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:a", {})
+        for path in (job_run.process.stdout, job_run.process.stderr):
+            stream = f"/{folder}/{path.name}"
+            self.require_right(job_run.key, "logs:DescribeLogStreams", f"{arn}:*", {})
+            self.require_right(job_run.key, "logs:CreateLogStream", f"{arn}:*", {})
+            self.require_right(job_run.key, "logs:PutLogEvents", f"{arn}:log-stream:{stream}", {})
+            logs.create_log_stream(logGroupName=group, logStreamName=stream)
+            now, lines = int(time.time() * 1000), path.read_text().splitlines()
+            events = [{"timestamp": now, "message": line or " "} for line in lines]
+            if events:
+                logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+    def event_of_job_run(self, application: str, job_run: str) -> dict[str, Any]:
+        """The event by which EMR Serverless tells what became of a job run."""
+        found = self.client("emr-serverless").get_job_run(applicationId=application, jobRunId=job_run)["jobRun"]
+        told = {name: found[name] for name in ("jobRunId", "applicationId", "arn", "releaseLabel", "state")}
+        return event("aws.emr-serverless", "EMR Serverless Job Run State Change", [], told)
+
     def unfinished_runs(self, application_id: str) -> list[Any]:
         runs = emrserverless_backends[ACCOUNT][REGION].job_runs.get(application_id, [])
         return [run for run in runs if run.state in {"SUBMITTED", "RUNNING", "CANCELLING"}]
+
+    # -----------------------------------------------------------------------------------------------------------
+    # CloudWatch
+
+    def counted(self, pattern: str, group: str, of_stream: str) -> list[dict[str, Any]]:
+        """The lines that a metric filter counts in streams of a log group: JSON in which a field is a number."""
+        ((field, number),) = re.findall(r"^\{ \$\.(\w+) = (\d+) \}$", pattern)
+        logs = self.client("logs")
+        streams = logs.describe_log_streams(logGroupName=group)["logStreams"]
+        names = [stream["logStreamName"] for stream in streams if of_stream in stream["logStreamName"]]
+        found = []
+        for name in names:
+            events = logs.get_log_events(logGroupName=group, logStreamName=name, startFromHead=True)["events"]
+            for message in (event["message"] for event in events):
+                with suppress(ValueError):
+                    line = json.loads(message)
+                    found += [line] if isinstance(line, dict) and line.get(field) == int(number) else []
+        return found
+
+    # -----------------------------------------------------------------------------------------------------------
+    # EventBridge Scheduler
+
+    def fire(self, name: str) -> str:
+        """What a schedule does when its time has come; returns the task, or the job run, that it starts."""
+        target = self.client("scheduler").get_schedule(Name=name)["Target"]
+        (role,) = [role for role in iam_backends[ACCOUNT]["aws"].roles.values() if role.arn == target["RoleArn"]]
+        group = f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule-group/default"
+        of_schedule = {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": group}
+        (trust,) = as_json(role.assume_role_policy_document)["Statement"]
+        assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+        assert awsstore.allows([{**trust, "Resource": role.arn}], "sts:AssumeRole", role.arn, of_schedule)
+        if target["Arn"] == "arn:aws:scheduler:::aws-sdk:emrserverless:startJobRun":
+            return self.fire_job_run(awsstore.key_of_role(role.name), target)
+        return self.fire_task(awsstore.key_of_role(role.name), target, f"chronos-schedule/{name}"[:36])
+
+    def require_right(self, who: str, action: str, resource: str, context: dict[str, str]) -> None:
+        allowed = awsstore.allows(self.statements_of(who), action, resource, context)
+        assert allowed, f"{who} may not {action} {resource}"
+
+    def fire_task(self, who: str, target: dict[str, Any], started_by: str) -> str:
+        ecs, parameters = self.client("ecs"), target["EcsParameters"]
+        definition = ecs.describe_task_definition(taskDefinition=parameters["TaskDefinitionArn"])["taskDefinition"]
+        self.require_right(who, "ecs:RunTask", definition["taskDefinitionArn"], {"ecs:cluster": target["Arn"]})
+        for role in ("taskRoleArn", "executionRoleArn"):
+            self.require_right(
+                who, "iam:PassRole", definition[role], {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+            )
+        network = parameters["NetworkConfiguration"]["awsvpcConfiguration"]
+        (task,) = ecs.run_task(
+            cluster=target["Arn"],
+            taskDefinition=parameters["TaskDefinitionArn"],
+            launchType=parameters["LaunchType"],
+            count=parameters["TaskCount"],
+            networkConfiguration={"awsvpcConfiguration": with_small_names(network)},
+            overrides=json.loads(target["Input"]),
+            startedBy=started_by,
+        )["tasks"]
+        arn: str = task["taskArn"]
+        return arn
+
+    def fire_job_run(self, who: str, target: dict[str, Any]) -> str:
+        given = target["Input"].replace("<aws.scheduler.execution-id>", secrets.token_hex(8))
+        parameters = with_small_names(json.loads(given))
+        application = f"arn:aws:emr-serverless:{REGION}:{ACCOUNT}:/applications/{parameters['applicationId']}"
+        self.require_right(who, "emr-serverless:StartJobRun", application, {})
+        passed = {"iam:PassedToService": "emr-serverless.amazonaws.com"}
+        self.require_right(who, "iam:PassRole", parameters["executionRoleArn"], passed)
+        job_run: str = self.client("emr-serverless").start_job_run(**parameters)["jobRunId"]
+        return job_run
 
     # -----------------------------------------------------------------------------------------------------------
     # ECS
@@ -538,9 +662,16 @@ class ControlPlane:
 
     def end_task(self, task: Any, status: int | None, reason: str) -> None:
         task.containers[0].exitCode, task.stopped_reason = status, reason
+        task.stop_code = "EssentialContainerExited" if task.last_status == "RUNNING" else "TaskFailedToStart"
         task.desired_status = task.last_status = "STOPPED"
         task.stopped_at = utcnow()
         self.remove_interface(task)
+
+    def event_of(self, cluster: str, task: str) -> dict[str, Any]:
+        """The event by which ECS tells what became of a task."""
+        (found,) = self.client("ecs").describe_tasks(cluster=cluster, tasks=[task])["tasks"]
+        detail = json.loads(json.dumps(found, default=lambda time: time.isoformat()))
+        return event("aws.ecs", "ECS Task State Change", [task], detail)
 
     def remove_interface(self, task: Any) -> None:
         """Gives back the address of a task, without which its network could not be removed."""
@@ -576,8 +707,82 @@ class ControlPlane:
         return images
 
 
+def event(source: str, kind: str, resources: list[str], detail: dict[str, Any]) -> dict[str, Any]:
+    """An event of EventBridge."""
+    return {
+        "version": "0", "id": "3317b2af-7005-947d-b652-f55e762e571a", "detail-type": kind, "source": source,
+        "account": ACCOUNT, "time": utcnow().strftime("%Y-%m-%dT%H:%M:%SZ"), "region": REGION, "resources": resources,
+        "detail": detail,
+    }  # fmt: skip
+
+
+def first_small(name: str) -> str:
+    """A name of CloudFormation as the API of the service has it; a word in capitals is no such name."""
+    return name if name.isupper() else name[0].lower() + name[1:]
+
+
+def with_small_names(value: Any) -> Any:
+    """What a template says, as the API of the service has it."""
+    if isinstance(value, dict):
+        return {first_small(name): with_small_names(entry) for name, entry in value.items()}
+    return [with_small_names(entry) for entry in value] if isinstance(value, list) else value
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # What moto only notes down, or leaves out
+
+
+class ScheduleOfStack(CloudFormationModel):
+    """A schedule that a template makes."""
+
+    def __init__(self, name: str, arn: str) -> None:
+        self.name, self.arn = name, arn
+
+    @property
+    def physical_resource_id(self) -> str:
+        return self.name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return "Name"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::Scheduler::Schedule"
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return attr == "Arn"
+
+    def get_cfn_attribute(self, _name: str) -> str:
+        return self.arn
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, name: str, template: Any, account: str, region: str, **_: Any
+    ) -> ScheduleOfStack:
+        given = template["Properties"]
+        network = given["Target"].get("EcsParameters", {}).get("NetworkConfiguration", {})
+        if network:  # which the API has with a small letter
+            network["awsvpcConfiguration"] = network.pop("AwsvpcConfiguration")
+        schedule = scheduler_backends[account][region].create_schedule(
+            name=name, group_name="default", description=given["Description"], target=given["Target"],
+            schedule_expression=given["ScheduleExpression"], flexible_time_window=given["FlexibleTimeWindow"],
+            **dict.fromkeys(["schedule_expression_timezone", "state", "kms_key_arn", "start_date", "end_date"]),
+            action_after_completion="NONE",
+        )  # fmt: skip
+        return cls(name, schedule.arn)
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original: Any, name: str, template: Any, account: str, region: str
+    ) -> ScheduleOfStack:
+        cls.delete_from_cloudformation_json(original.name, template, account, region)
+        return cls.create_from_cloudformation_json(name, template, account, region)
+
+    @classmethod
+    def delete_from_cloudformation_json(cls, name: str, _template: Any, account: str, region: str) -> None:
+        scheduler_backends[account][region].delete_schedule("default", name)
 
 
 REPLACEMENTS: list[tuple[Any, str, Any]] = []
@@ -597,6 +802,55 @@ def require_release(label: str) -> None:
     """Refuses a release of EMR that there is not."""
     if not re.fullmatch(r"emr-(spark-8\.\d+\.\d+|7\.\d+\.\d+)", label):
         raise ValidationException(f"Release label {label} is not supported")
+
+
+class ApplicationOfStack(CloudFormationModel):
+    """An application of EMR Serverless that a template makes."""
+
+    def __init__(self, identifier: str) -> None:
+        self.arn = f"arn:aws:emr-serverless:{REGION}:{ACCOUNT}:/applications/{identifier}"
+        self.identifier = identifier
+
+    @property
+    def physical_resource_id(self) -> str:
+        return self.identifier
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""  # its name is not its own
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::EMRServerless::Application"
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return attr == "Arn"
+
+    def get_cfn_attribute(self, _name: str) -> str:
+        return self.arn
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, name: str, template: Any, account: str, region: str, **_: Any
+    ) -> ApplicationOfStack:
+        given = with_small_names(template["Properties"])
+        auto_stop = given["autoStopConfiguration"]
+        application = emrserverless_backends[account][region].create_application(
+            name=given["name"], release_label=given["releaseLabel"], application_type=given["type"], client_token=name,
+            initial_capacity=None, maximum_capacity=given["maximumCapacity"], tags={},
+            auto_start_configuration=given["autoStartConfiguration"], auto_stop_configuration=auto_stop,
+            network_configuration=None,
+        )  # fmt: skip
+        return cls(application.id)
+
+    @classmethod
+    def update_from_cloudformation_json(cls, original: Any, *_: Any) -> Any:
+        return original
+
+    @classmethod
+    def delete_from_cloudformation_json(cls, identifier: str, *_: Any) -> None:
+        remove_application(identifier)
 
 
 @replaces(ElasticMapReduceResponse, "run_job_flow")
@@ -749,7 +1003,7 @@ def create_task_definition(
     definition.execution_role_arn = template["Properties"]["ExecutionRoleArn"]
     definition.network_mode = template["Properties"]["NetworkMode"]
     platform = template["Properties"]["RuntimePlatform"]
-    definition.runtime_platform = {name[0].lower() + name[1:]: value for name, value in platform.items()}
+    definition.runtime_platform = {first_small(name): value for name, value in platform.items()}
     return definition
 
 
@@ -794,6 +1048,11 @@ def execute_change_set(
     stack._parse_template()
     stack.parameters = dict(stack.stack_parameters)
     stack.output_map = stack._create_output_map()
+
+
+@replaces(LogGroup, "get_cfn_attribute")
+def arn_of_log_group(_plane: ControlPlane, original: Any, group: Any, name: str) -> Any:
+    return original(group, name) + ":*"
 
 
 @replaces(Role, "create_from_cloudformation_json")

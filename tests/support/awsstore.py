@@ -54,7 +54,11 @@ def matches(pattern: str, value: str, *, fold: bool = False) -> bool:
 
 def holds(kind: str, of_key: dict[str, Any], context: dict[str, str]) -> bool:
     """Whether a condition does; one of a kind that is not known here is an error, not a pass."""
-    assert kind == "StringEquals", f"a condition of the kind {kind}"
+    assert kind in {"StringEquals", "ArnEquals"}, f"a condition of the kind {kind}"
+    if kind == "ArnEquals":  # which takes wildcards
+        return all(
+            any(matches(pattern, context.get(key, "")) for pattern in as_list(value)) for key, value in of_key.items()
+        )
     return all(context.get(key) in as_list(value) for key, value in of_key.items())
 
 
