@@ -27,8 +27,8 @@ main() {
   hadolint Dockerfile
   cfn-lint infrastructure/*.yaml
   checkov --quiet --compact --skip-download --framework cloudformation --directory infrastructure
-  check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-  zizmor --quiet --offline .github/workflows
+  check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/nightly-workflow.yml
+  zizmor --quiet --offline .github/workflows docs/nightly-workflow.yml
 }
 
 main "$@"
