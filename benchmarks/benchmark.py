@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import duckdb
 import psutil
 
+from movielens.terminal import count_of
 from tests.support.s3server import BUCKET, S3Server
 
 HERE = Path(__file__).resolve().parent
@@ -307,7 +308,8 @@ def machine() -> str:
     """What it was measured on."""
     memory = psutil.virtual_memory().total / 2**30
     system = f"{platform.system()} {platform.machine()}"
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}, Python {platform.python_version()}"
+    cores = len(os.sched_getaffinity(0))
+    return f"{count_of(cores, 'core')}, {memory:.0f} GiB, {system}, Python {platform.python_version()}"
 
 
 def main() -> None:
@@ -320,6 +322,9 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="default: all")
     parser.add_argument(
         "--folder", type=Path, help="where input and output go; the input is kept there for the next time"
+    )
+    parser.add_argument(
+        "--cores", type=int, metavar="N", help="all runs have the first N cores (default: all there are)"
     )
     parser.add_argument("--s3", action="store_true", help="from and to a bucket (default: from and to the disk)")
     parser.add_argument("--image", help="Spark runs in containers of this image, that of `docker build --target spark`")
@@ -337,6 +342,8 @@ def main() -> None:
     if arguments.show:
         print(tables_of(json.loads(arguments.show.read_text())))
         return
+    if arguments.cores:
+        os.sched_setaffinity(0, range(arguments.cores))  # and that of all that it starts
     if arguments.s3 and arguments.image:
         parser.error("--image is for runs from and to the disk")
     where = "S3" if arguments.s3 else "disk"

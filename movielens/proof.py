@@ -6,9 +6,10 @@ the engine. If both are the same, then every line was plain, and every byte is i
 
 - What a reader takes for a number, and is no plain one (`+5`, `05`, ` 5`), is longer than the plain one of its value.
   The readers of both engines take nothing shorter (`1e3`) for a whole number. The rating, of which there are shorter
-  forms (`.5`), is compared as text. For an empty field, which becomes NULL, a rating and all separators are left out of
-  the sum. So a row has at most the length of what it came of, and less if that was not plain; a line that gave no row
-  has the length 0. As nothing exceeds its share, no two faults cancel each other.
+  forms (`.5`), is compared as text. So a row has at most the length of what it came of, and less if that was not plain;
+  a line that gave no row has the length 0. As nothing exceeds its share, no two faults cancel each other.
+- A row that lacks something is none of a plain line, whatever the sum says: an empty field, which has no bytes either
+  way, or another rating, or on Spark a line with more or fewer separators.
 - That would be different if a line counted twice, whose surplus could hide another that is lost. So not only bytes are
   compared, but lines, and the sum of the last two digits of all timestamps. A reader that splits a file where a line
   begins, and loses one part and reads another twice, has the same bytes one time in thirty.
@@ -118,7 +119,7 @@ class Proof:
     def check_judged(self, rows: int, written: DataFrame) -> str:
         """Ratings whose lines were judged, by their number, and by a sum over those that are valid, read once more."""
         said, form = self.check_lines("ratings", rows), self.release.format
-        valid = form.cut_ratings(engine_of(self.spark).lines(self.release.ratings), form.valid_rating_line)
+        valid = form.cut_ratings(engine_of(self.spark).lines(self.release.ratings))
         if valid.agg(sum_of_rows(valid)).collect() != written.agg(sum_of_rows(written)).collect():
             raise PipelineError(f"ratings has as many rows as {form.ratings_file} has valid lines, but others")
         return said
@@ -191,8 +192,13 @@ def proving(spark: SparkSession, release: Release, input_path: str, staging: str
         proof.threads.shutdown(wait=False, cancel_futures=True)
 
 
-def agree(contents: Contents, rows: int, length: int, last_digits: int) -> bool:
-    """Whether rows with plain lines of so many bytes, line ends aside, are all that a text holds."""
+def agree(contents: Contents, rows: int, length: int | None, last_digits: int) -> bool:
+    """Whether rows with plain lines of so many bytes, line ends aside, are all that a text holds.
+
+    The length is None where rows lack something.
+    """
+    if length is None:
+        return False
     if contents.lines is None:
         return length + rows == contents.in_lines
     same_digits = contents.last_digits in (None, last_digits)

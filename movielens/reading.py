@@ -30,13 +30,14 @@ def load_ratings(spark: SparkSession, release: str | Release) -> DataFrame:
     other lines may be read as well, as `proof` says. Raises BadInputError where there is no input.
     """
     engine, found = engine_of(spark), found_release(spark, release)
-    if found.plain:
-        header = bool(found.format.ratings_header)
-        columns = engine.columns(found.ratings, found.plain.columns, found.format.column_separator, header=header)
-        if columns is not None:
-            return found.plain.cut(columns)
-    lines = engine.lines(found.ratings) if found.odd_bytes else engine.quick_lines(found.ratings)
-    return found.format.cut_ratings(lines, found.plain.line if found.plain else found.format.valid_rating_line)
+    if not found.plain:
+        lines = engine.lines(found.ratings) if found.odd_bytes else engine.quick_lines(found.ratings)
+        return found.format.cut_ratings(lines)
+    header = bool(found.format.ratings_header)
+    columns = engine.columns(found.ratings, found.plain.columns, found.format.column_separator, header=header)
+    if columns is None:
+        return found.plain.cut_lines(engine.quick_lines(found.ratings))
+    return found.plain.cut(columns)
 
 
 def load_movies(spark: SparkSession, release: str | Release) -> DataFrame:

@@ -43,12 +43,13 @@ def test_all_contestants_give_the_same_rows_and_stand_in_one_table(tmp_path: Pat
     assert re.search(r"\*\*this job, Sail\*\*, seconds: ratings [0-9.]+, movies [0-9.]+", done.stdout)
     # and the tables can be printed again from the figures that were kept
     assert run("--show", tmp_path / "figures.json").stdout == done.stdout
-    # and the figures can be set beside those of another time
+    # and the figures can be set beside those of another time, on fewer cores
     again = run(
         "--ratings", 20_000, "--rounds", 2, "--folder", tmp_path, "--contestants", "duckdb_typical", "duckdb_best",
-        "--compare", tmp_path / "figures.json",
+        "--cores", 1, "--compare", tmp_path / "figures.json",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
+    assert ": 1 core, " in again.stdout
     assert re.search(r"^\| 20,000 \| DuckDB, `max\(struct, 3\)` \| [0-9.]+ \| [0-9.]+ \|", again.stdout, re.MULTILINE)
     assert set(json.loads((tmp_path / "figures.json").read_text())["runs"]) == {"20000"}
 

@@ -72,11 +72,11 @@ def is_accepted(found: contents.Contents, rows: list[Row], plain: Plain) -> bool
     """Whether rows are taken for all of a text, by sums as the engines make them."""
     numbers = [number for user, movie, _, time in rows for number in (user, movie, time) if number is not None]
     digits = sum(1 for number in numbers for power in range(10) if number >= 10**power)
-    halves = sum(1 for _, _, rating, _ in rows if rating and len(rating) == 3)
-    whole_rows = min(sum(1 for row in rows if row[place] is not None) for place in range(4)) if rows else 0
-    length = digits + 3 * halves + (whole_rows - halves) + 3 * len(plain.format.separator) * whole_rows
-    times = [time for *_, time in rows if time is not None]
-    return proof.agree(found, len(rows), length, sum(time % 100 if time > 0 else -(-time % 100) for time in times))
+    ratings = "".join(rating for *_, rating, _ in rows if rating)
+    length = digits + len(ratings) + 3 * len(plain.format.separator) * len(rows)
+    whole = all(value is not None for row in rows for value in row)
+    last_digits = sum(time % 100 if time > 0 else -(-time % 100) for *_, time in rows if time is not None)
+    return proof.agree(found, len(rows), length if whole else None, last_digits)
 
 
 def line_of(row: Row, plain: Plain) -> bytes:

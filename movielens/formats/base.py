@@ -67,22 +67,25 @@ class Format:
             columns.append(f"{field.name} {field.type}")
         return ", ".join(columns)
 
-    def cut_ratings(self, lines: DataFrame, valid_line: str) -> DataFrame:
+    def cut_ratings(self, lines: DataFrame) -> DataFrame:
         """Cuts those of lines (line STRING) that are valid into userId, movieId, rating, timestamp, typed."""
         # One regular expression says what is valid; checks of the pieces would be inlined into each use of them,
         # three times slower on spark.
-        valid = lines.filter(F.col("line").rlike(valid_line))
+        valid = lines.filter(F.col("line").rlike(self.valid_rating_line))
+        return valid.select(
+            *(text.cast(field.type).alias(field.name) for text, field in zip(self.fields(), RATING_FIELDS, strict=True))
+        )
+
+    def fields(self) -> tuple[Column, ...]:
+        """The fields of a line of ratings with three separators, STRING; of any other line pieces of it."""
         # With three separators for sure, `substring_index` is right, and on spark takes half the time of `split_part`.
         sign = self.separator
         first_two, last_two = F.substring_index("line", sign, 2), F.substring_index("line", sign, -2)
-        cut = (
+        return (
             F.substring_index(first_two, sign, 1),
             F.substring_index(first_two, sign, -1),
             F.substring_index(last_two, sign, 1),
             F.substring_index(last_two, sign, -1),
-        )
-        return valid.select(
-            *(text.cast(field.type).alias(field.name) for text, field in zip(cut, RATING_FIELDS, strict=True))
         )
 
     def rejected_ratings(self, lines: DataFrame) -> DataFrame:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from movielens.contract import POSITIVE_INT, RATING_FIELDS
+from movielens.contract import RATING_FIELDS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 WHOLES = ("1", "2", "3", "4", "5")
 HALVES = ("0.5", "1.5", "2.5", "3.5", "4.5")
-TIME = "[1-9][0-9]{1,9}"
 DIGITS_OF_ID = 10
 DIGITS_OF_TIME = 10
 LAST_DIGITS = 2  # of a timestamp, which all have
@@ -43,12 +42,6 @@ class Plain:
         return (*(f"{whole}{self.decimals}" for whole in WHOLES), *HALVES)
 
     @property
-    def line(self) -> str:
-        """The regular expression of a plain line; it matches valid lines only."""
-        rating = "|".join(map(re.escape, self.ratings))
-        return rf"^{self.format.separator.join([POSITIVE_INT, POSITIVE_INT, f'(?:{rating})', TIME])}\z"
-
-    @property
     def columns(self) -> str:
         """The columns of a line as a reader of typed columns takes them, the rating as it is written."""
         return self.format.rating_columns.replace("rating FLOAT", "rating STRING")
@@ -62,15 +55,34 @@ class Plain:
         rating = F.when(text.isin(*self.ratings), text.cast("float")).alias("rating")
         return columns.select(*(rating if field.name == "rating" else field.name for field in RATING_FIELDS))
 
+    def cut_lines(self, lines: DataFrame) -> DataFrame:
+        """Of lines (line STRING), in a third less time than by the regular expression of a valid one; as `cut`.
+
+        The rating is NULL, too, where there are not three separators: then the fields have other bytes than the line.
+        """
+        fields = self.format.fields()
+        separators = (len(RATING_FIELDS) - 1) * len(self.format.separator)
+        is_whole = reduce(add, map(F.octet_length, fields)) + separators == F.octet_length("line")
+        columns = {
+            field.name: F.when(is_whole & text.isin(*self.ratings), text).try_cast(field.type)
+            if field.name == "rating"
+            else text.try_cast(field.type)
+            for text, field in zip(fields, RATING_FIELDS, strict=True)
+        }
+        header = self.format.ratings_header
+        rows = lines.filter(F.col("line") != header) if header else lines
+        return rows.select(*(column.alias(name) for name, column in columns.items()))
+
     def length(self) -> Column:
         """The bytes of the plain lines that rows came of, without line ends: BIGINT, an aggregate over all rows.
 
-        It falls short where a row lacks something: a reader takes an empty field, which has no bytes, for NULL.
+        NULL where a row lacks something: a reader takes an empty field, which has no bytes, for NULL.
         """
-        rows = F.least(*(F.count(field.name) for field in RATING_FIELDS))
+        rows = F.count("*")
+        are_whole = F.least(*(F.count(field.name) for field in RATING_FIELDS)) == rows
         halves = F.count_if(F.col("rating").isin(*map(float, HALVES)))
         wholes = rows - halves
-        return (
+        length = (
             digits("userId", DIGITS_OF_ID)
             + digits("movieId", DIGITS_OF_ID)
             + digits("timestamp", DIGITS_OF_TIME)
@@ -78,6 +90,7 @@ class Plain:
             + halves * 3
             + rows * ((len(RATING_FIELDS) - 1) * len(self.format.separator))
         )
+        return F.when(are_whole, length)
 
     @staticmethod
     def last_digits() -> Column:
