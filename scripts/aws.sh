@@ -35,6 +35,8 @@ try() {
     status=0
     { COMPLAINT=$(aws "$@" 2>&1 >&3) || status=$?; } 3>&1
     ((status != 0)) || return 0
+    # all that the command line has to say where it could not look at a change set
+    [[ $COMPLAINT != *"'Status'" ]] || COMPLAINT='DescribeChangeSet was throttled, or is not allowed'
     may_pass "$COMPLAINT" || return "$status"
     ((SECONDS < until)) || [[ -z $tried ]] || return "$status"
     tried=yes
@@ -46,7 +48,6 @@ try() {
 # out, as AWS says of one that was throttled.
 may_pass() {
   case $1 in
-  "'Status'" | *$'\n'"'Status'") ;; # the command line's own fault, where a change set could not be looked at
   *hrottl* | *'Rate exceeded'* | *TooManyRequests* | *RequestLimitExceeded* | *SlowDown*) ;;
   *'Could not connect'* | *'Connection was closed'* | *imeout* | *'(50'[0-9]')'* | *InternalServer* | *InternalFailure* | *Unavailable*)
     [[ -z ${ONCE:-} ]]
