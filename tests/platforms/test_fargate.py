@@ -111,6 +111,19 @@ def test_the_set_up_can_be_run_again_updated_and_removed_but_for_the_bucket(
     plane.s3.client.head_bucket(Bucket=other.bucket)
 
 
+def test_a_set_up_and_its_removal_come_to_their_end_though_every_call_is_throttled(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    own = AwsScripts(scripts.clone, plane, f"busy-{secrets.token_hex(4)}")
+    for script in ("create_docker_resources.sh", "delete_docker_resources.sh"):
+        # given a service that refuses each call until the command line has given it up once
+        plane.reset()
+        plane.fault = lambda _, number: "throttle" if number <= 2 else None
+        done = own.run(script, PATIENCE_SECONDS="30")
+        assert done.returncode == 0, done.stderr
+    assert left_of(plane, own.bucket) == []
+
+
 def logged_in(plane: awsserver.ControlPlane) -> bool:
     """Whether docker has a password of the registry."""
     asked = subprocess.run(["docker", "login", "--get-login", plane.registry], capture_output=True, check=False)
