@@ -33,6 +33,10 @@ main() {
   make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars" "$root/requirements/s3-jars.sha256"
   make_hdfs_jars "$SPARK_HOME" "$root/.venv-spark/hdfs-jars" "$root/requirements/hdfs-jars.sha256"
   cd "$root"
+  if [[ ! -s .venv-spark/classes.jsa ]]; then
+    printf 'making .venv-spark/classes.jsa, by which Java starts quickly (once; a minute)\n' >&2
+    .venv-spark/bin/python -m tests.support.jobs
+  fi
   # one process more than cores, for many a test waits for others
   processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
   PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest --numprocesses="$processes" \

@@ -23,10 +23,9 @@ from tests.support.containers import Docker
 from tests.support.hdfs import SETTINGS as HDFS_SETTINGS
 from tests.support.hdfs import Hdfs
 from tests.support.inputs import write_input
-from tests.support.jobs import JAVA_OPTIONS, S3_JARS, Main, Publish
+from tests.support.jobs import JAVA_OPTIONS, LOG_CONFIGURATION, QUICK_JAVA_OPTIONS, S3_JARS, SPARK_CONF, Main, Publish
 from tests.support.ministack import Ministack
 from tests.support.places import Bucket, Disk, HdfsFolder, Place, Storages
-from tests.support.project import ROOT
 
 start_session = job.get_spark_session
 
@@ -116,13 +115,15 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
         }
         options = " ".join(f"--conf {name}={value}" for name, value in settings.items())
         patch.setenv(
-            "PYSPARK_SUBMIT_ARGS", f"--master local[2] --driver-class-path '{S3_JARS}/*' {options} pyspark-shell"
+            "PYSPARK_SUBMIT_ARGS",
+            f"--properties-file '{SPARK_CONF}/spark-defaults.conf' --master local[2] --driver-class-path '{S3_JARS}/*' "
+            f"{options} pyspark-shell",
         )
         # both engines in one process: gRPC, which sail's client needs, would now and then abort a process that is
         # forked in order to start Java
         patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
-        patch.setenv("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
-        patch.setenv("SPARK_CONF_DIR", str(ROOT / "scripts" / "spark-conf"))
+        patch.setenv("SPARK_SUBMIT_OPTS", f"{QUICK_JAVA_OPTIONS} {LOG_CONFIGURATION}")
+        patch.delenv("SPARK_CONF_DIR", raising=False)
         yield session
     for started_session in started.values():
         started_session.stop()

@@ -137,7 +137,7 @@ from werkzeug.serving import make_server
 
 from tests.support import awsstore, s3server
 from tests.support.awscommand import AwsCommand
-from tests.support.jobs import JAVA_OPTIONS, S3_JARS
+from tests.support.jobs import QUICK_JAVA_OPTIONS, S3_JARS
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -199,6 +199,7 @@ class ControlPlane:
         self.folder, self.s3 = folder, s3
         self.store = awsstore.Store(s3.endpoint, self.statements_of, self.owner_of, self.key_of_bucket)
         self.command = AwsCommand()
+        self.spark_submit = self.make_spark_submit()
         self.patches: list[tuple[Any, str, Any]] = []
         self.processes: list[Process] = []
         self.answers: dict[str, Any] = {}  # to requests that bear a client token
@@ -361,31 +362,37 @@ class ControlPlane:
     # -----------------------------------------------------------------------------------------------------------
     # Spark
 
+    def make_spark_submit(self) -> Path:
+        """Makes a folder with the spark-submit of EMR, which knows s3://."""
+        folder = self.folder / "bin"
+        folder.mkdir()
+        settings = {
+            "spark.master": "local[2]",
+            "spark.ui.enabled": "false",
+            "spark.driver.extraClassPath": f"{S3_JARS}/*",
+            "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+            "spark.hadoop.fs.s3a.endpoint": self.store.endpoint,
+            "spark.hadoop.fs.s3a.endpoint.region": REGION,
+            "spark.hadoop.fs.s3a.path.style.access": "true",
+        }
+        file, script = folder / "spark-defaults.conf", folder / "spark-submit"
+        file.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        own = Path(sys.executable).parent / "spark-submit"
+        # not by SPARK_CONF_DIR, for with a folder on the class path Java takes no archive of classes
+        script.write_text(f"#!/bin/sh\nexec '{own}' --properties-file '{file}' \"$@\"\n")
+        script.chmod(0o755)
+        return folder
+
     def spark_environment(self, key: str) -> dict[str, str]:
-        """Where a node of EMR runs its commands: spark-submit that knows s3://, and a role that gives rights."""
-        conf = self.folder / "spark-conf"
-        if not conf.exists():
-            conf.mkdir()
-            settings = {
-                "spark.master": "local[2]",
-                "spark.ui.enabled": "false",
-                "spark.driver.extraClassPath": f"{S3_JARS}/*",
-                "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-                "spark.hadoop.fs.s3a.endpoint": self.store.endpoint,
-                "spark.hadoop.fs.s3a.endpoint.region": REGION,
-                "spark.hadoop.fs.s3a.path.style.access": "true",
-            }
-            lines = (f"{name} {value}\n" for name, value in settings.items())
-            (conf / "spark-defaults.conf").write_text("".join(lines))
+        """Where a node of EMR runs its commands: with a role that gives rights."""
         kept = {"HOME", "LANG", "JAVA_HOME", "TMPDIR"}
         return {
             **{name: value for name, value in os.environ.items() if name in kept},
             "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": "of-a-role",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "SPARK_CONF_DIR": str(conf),
+            "PATH": f"{self.spark_submit}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_SUBMIT_OPTS": JAVA_OPTIONS,
+            "SPARK_SUBMIT_OPTS": QUICK_JAVA_OPTIONS,
         }
 
     def start(self, owner: Any, command: list[str]) -> Process:
