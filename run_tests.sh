@@ -3,8 +3,8 @@
 # Summary: Runs the tests that show what the job promises: both engines, publishing, rejects, the independent check, the
 #          wrappers. With --all every test; with arguments of pytest those that they choose.
 #
-# The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark and an HDFS, where it
-# is missing. The spark half of the tests needs Java 17 or 21, and those of the page to look at need Chromium. As root on
+# The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark, an HDFS and an
+# archive of the classes that Spark loads, where it is missing. The spark half of the tests needs Java 17 or 21, and those of the page to look at need Chromium. As root on
 # Debian or Ubuntu they are installed when they are missing; elsewhere one line says what to install.
 #
 # Environment:

@@ -36,7 +36,7 @@ def job_command(engine: str, *arguments: object, java_options: str = QUICK_JAVA_
     """The command that starts the job in a process of its own, as its users start it."""
     # what is configured is given by files, for the folder SPARK_CONF_DIR would be on the class path
     spark_submit = [
-        "env", "--unset=SPARK_CONF_DIR", f"SPARK_SUBMIT_OPTS={java_options} {LOG_CONFIGURATION}",
+        "env", "-u", "SPARK_CONF_DIR", f"SPARK_SUBMIT_OPTS={java_options} {LOG_CONFIGURATION}",
         "spark-submit", "--properties-file", str(SPARK_CONF / "spark-defaults.conf"),
         "--master", "local[2]", "--driver-class-path", f"{S3_JARS}/*",
     ]  # fmt: skip
