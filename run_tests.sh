@@ -4,8 +4,9 @@
 #          wrappers. With --all every test; with arguments of pytest those that they choose.
 #
 # The tests run in .venv-spark, which is made from requirements.txt, with the S3 connector of Spark, an HDFS and an
-# archive of the classes that Spark loads, where it is missing. The spark half of the tests needs Java 17 or 21, and those of the page to look at need Chromium. As root on
-# Debian or Ubuntu they are installed when they are missing; elsewhere one line says what to install.
+# archive of the classes that Spark loads, where it is missing. The spark half of the tests needs Java 17 or 21, and
+# those of the page to look at need Chromium. As root on Debian or Ubuntu they are installed when they are missing;
+# elsewhere one line says what to install.
 #
 # Environment:
 #   JAVA_HOME        the Java to test with (default: the java on PATH)
