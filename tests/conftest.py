@@ -103,6 +103,8 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
         # for the suite's one Spark; the job itself sets none of these
         settings = {
             "spark.ui.enabled": "false",
+            # what a terminal would show is none of what the tests compare
+            "spark.ui.showConsoleProgress": "false",
             "spark.sql.shuffle.partitions": "2",
             "spark.default.parallelism": "2",
             # a store that stays away is given up sooner
