@@ -8,7 +8,7 @@
 # beside this script: .venv for the sail engine, .venv-spark for Apache Spark, which needs Java 17 or 21.
 #
 # With --report, when the job is done, report.py makes a page to look at, report.html in the folder where you are, and
-# prints where it is.
+# says where it is.
 #
 # Environment:
 #   JAVA_HOME             the Java for --engine spark (default: the java on PATH)
@@ -32,7 +32,7 @@ main() {
   [[ -n $REPORT ]] || run_on_this_machine "$root" "$@"
   (run_on_this_machine "$root" "$@")
   [[ $(option_of engine sail "$@") == sail ]] || environment+=-spark
-  exec "$environment/bin/python" "$root/report.py" --output_path "$(option_of output_path '' "$@")"
+  exec "$environment/bin/python" "$root/report.py" --output_path "$(option_of output_path '' "$@")" >&2
 }
 
 main "$@"

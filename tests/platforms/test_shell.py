@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -87,11 +88,12 @@ def test_arguments_override_the_defaults(shell: Shell, tmp_path: Path) -> None:
 def test_with_report_there_is_a_page_when_the_job_is_done(shell: Shell, tmp_path: Path) -> None:
     folder = write_input(tmp_path / "in put")
     output = tmp_path / "out put"
-    arguments = ("--report", "--input_path", folder, f"--output-path={output}")
+    arguments = ("--report", "--input_path", folder, f"--output-path={output}", "--summary", "json")
     done = shell("exec_local_compute_local_storage.sh", *arguments, cwd=tmp_path)
-    # then it is of that result, and where it is was printed
+    # then it is of that result, and where it is was said, and not where the summary is the last line
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path}/report.html\n"
+    assert done.stderr.splitlines()[-1] == f"{tmp_path}/report.html"
+    assert json.loads(done.stdout)["outcome"] == "published"
     assert "6 ratings of 5 movies by 2 users" in (tmp_path / "report.html").read_text()
     # and where the job fails there is none, and its status is the job's
     (tmp_path / "report.html").unlink()
