@@ -17,7 +17,7 @@ make_environment() {
 is_ready() {
   cmp -s "$2" "$1/requirements.installed" && "$1/bin/python" -I -S -c 'import os, sys
 folder = "python{}.{}".format(*sys.version_info)
-sys.exit(not os.path.isdir(os.path.join(sys.prefix, "lib", folder, "site-packages")))' 2>/dev/null
+sys.exit(not os.path.isdir(os.path.join(sys.argv[1], "lib", folder, "site-packages")))' "$1" 2>/dev/null
 }
 
 # lock FOLDER, unlock: what is between them only one process does at a time, where flock is to be had.

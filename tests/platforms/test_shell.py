@@ -6,8 +6,10 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +171,27 @@ def test_an_environment_whose_python_is_gone_is_remade_and_what_runs_keeps_its_o
         assert running.stdout.read().startswith(str(before))
     (before / "bin" / "python").unlink()
     (before / "bin" / "python").symlink_to(python)
+
+
+def test_an_environment_of_a_python_as_debian_has_it_is_made_once(clone: Path, tmp_path: Path) -> None:
+    # given a Python that keeps packages of its own in another folder than its environments do
+    library = Path(sysconfig.get_path("stdlib"))
+    base = tmp_path / "base"
+    (base / "bin").mkdir(parents=True)
+    (base / "lib" / library.name).mkdir(parents=True)
+    shutil.copy(Path(sys.base_prefix) / "bin" / library.name, base / "bin" / "python3")
+    for entry in library.iterdir():
+        if entry.name not in ("site-packages", "dist-packages"):
+            (base / "lib" / library.name / entry.name).symlink_to(entry)
+    environment = tmp_path / "environment"
+    subprocess.run([base / "bin" / "python3", "-m", "venv", "--without-pip", environment], check=True)
+    requirements = clone / "requirements" / "embedded.txt"
+    shutil.copy(requirements, environment / "requirements.installed")
+    # then an environment of it that is there is taken, and not made anew
+    command = f"source scripts/environments.sh && is_ready '{environment}' '{requirements}'"
+    assert subprocess.run(["bash", "-c", command], cwd=clone, check=False).returncode == 0
+    shutil.rmtree(environment / "lib")
+    assert subprocess.run(["bash", "-c", command], cwd=clone, check=False).returncode == 1
 
 
 @pytest.mark.usefixtures("first_run")
