@@ -849,6 +849,8 @@ class ApplicationOfStack(CloudFormationModel):
             auto_start_configuration=given["autoStartConfiguration"], auto_stop_configuration=auto_stop,
             network_configuration=None,
         )  # fmt: skip
+        while application.state == "CREATING":  # CloudFormation goes on when it is made
+            time.sleep(0.05)
         return cls(application.id)
 
     @classmethod
