@@ -23,7 +23,6 @@ import threading
 import time
 from pathlib import Path
 
-import check_local_results
 from movielens import contract
 from tests.support import s3server
 from tests.support.hdfs import Hdfs
@@ -32,7 +31,7 @@ from tests.support.jobs import job_command, job_environment
 from tests.support.journals import is_publishing, journal_at
 from tests.support.places import Bucket, Disk, HdfsFolder, Place
 from tests.support.project import ROOT
-from tests.support.results import history_of, manifest_of
+from tests.support.results import history_of, is_equal_by_check, manifest_of
 
 # The job, with every storage operation slowed down, so that publishing takes about a second
 SECONDS_OF_SLOW_PUBLISHING = 0.8
@@ -83,7 +82,7 @@ def start(engine: str, slow: Path | None, input_path: Path, place: Place) -> sub
 def is_result_of(input_path: Path, output_path: Path) -> bool:
     """Whether the manifest's files are what DuckDB derives from the input."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return check_local_results.check(input_path, output_path)
+        return is_equal_by_check(input_path, output_path)
 
 
 def assert_old_or_new(inputs: list[Path], place: Place) -> str:

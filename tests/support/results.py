@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,33 @@ def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
 
 def assert_equal_by_check(input_path: Path | str, output_path: Path | str) -> None:
     """The independent check finds all datasets equal."""
-    assert check_local_results.check(input_path, output_path)
+    assert is_equal_by_check(input_path, output_path)
+
+
+# What the check found, by all that it looks at: tests of publishing see the same two results hundreds of times
+FOUND: dict[str, bool] = {}
+
+
+def is_equal_by_check(input_path: Path | str, output_path: Path | str) -> bool:
+    """Whether the independent check finds all datasets equal."""
+    if isinstance(input_path, str) or isinstance(output_path, str) or not (output_path / "_manifest.json").exists():
+        return check_local_results.check(input_path, output_path)
+    seen = digest(input_path, output_path)
+    if seen not in FOUND:
+        FOUND[seen] = check_local_results.check(input_path, output_path)
+    return FOUND[seen]
+
+
+def digest(input_path: Path, output_path: Path) -> str:
+    """What tells an input and a result apart from others: the files, and what the manifest says of its own."""
+    manifest = manifest_of(output_path)
+    listed = [output_path / file for dataset in manifest["datasets"].values() for file in dataset["files"]]
+    found = hashlib.sha256(json.dumps([manifest["datasets"], manifest["rejects"]]).encode())
+    for file in [*sorted(input_path.rglob("*")), *listed]:
+        if file.is_file():
+            found.update(f"{file.name} {file.stat().st_size} ".encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def visible_names(folder: Path) -> set[str]:
