@@ -359,7 +359,7 @@ def test_what_cannot_be_ended_is_said_with_its_price_and_the_command_that_ends_i
 
 def test_after_kill_9_at_any_moment_the_task_ends_by_itself(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
     def kill_after(seconds: float) -> None:
-        process = scripts.start(SCRIPT, "--output_path", f"s3://{scripts.bucket}/killed-{seconds}")
+        process = scripts.start(SCRIPT, "--output_path", f"s3://{scripts.bucket}/output/killed-{seconds}")
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
