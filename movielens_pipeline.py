@@ -61,14 +61,24 @@ def work(argv: list[str], summary: Summary, say: Callable[[int], None], *, own_p
     from movielens import engines, terminal
     from movielens.scratch import scratch_folder
 
+    paths = (arguments.input_path, arguments.output_path)
     if own_process:
-        engines.seclude(arguments.engine, arguments.input_path, arguments.output_path)
+        engines.seclude(arguments.engine, *paths)
     with scratch_folder() if own_process else nullcontext():
         terminal.catch_signals(say)
+        unstarted = engines.unstarted(arguments.engine, *paths) if arguments.if_changed else None
+        if unstarted:
+            from movielens.run import is_unchanged
+
+            if is_unchanged(unstarted, arguments, summary):
+                return
         spark = get_spark_session(arguments.engine)
         terminal.catch_signals(say)  # again: Spark puts a handler of its own in place
-        from movielens.run import run
+        from movielens.run import is_unchanged, run
 
+        engine = engines.engine_of(spark)
+        if arguments.if_changed and not unstarted and is_unchanged(engine, arguments, summary):
+            return
         run(spark, arguments, make_datasets, summary)
 
 

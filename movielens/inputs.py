@@ -102,7 +102,11 @@ def find_release(spark: SparkSession, input_path: str) -> Release:
     Raises BadInputError, naming what was looked for and what was found there.
     """
     folder = absolute(input_path)
-    storage = engine_of(spark).storage(folder)
+    return release_at(engine_of(spark).storage(folder), folder)
+
+
+def release_at(storage: Storage, folder: str) -> Release:
+    """The same, in a folder of a storage."""
     entries = storage.entries(folder)
     form = format_of(storage, folder, [entry.name for entry in entries])
     movies, ratings = (find_text(storage, folder, name) for name in (form.movies_file, form.ratings_file))
@@ -117,10 +121,7 @@ def find_archive(spark: SparkSession, input_path: str) -> Entry | None:
     Raises UsageError where what is unpacked on this machine would not be seen by all that are to read it.
     """
     path, engine = absolute(input_path), engine_of(spark)
-    if not path.lower().endswith(archives.SUFFIX):
-        return None
-    there = engine.storage(path).entries(path.rpartition("/")[0])
-    archive = next((entry for entry in there if entry.path == path and not entry.is_folder), None)
+    archive = archive_at(engine.storage(path), path)
     if archive and not engine.on_one_machine:
         raise UsageError(
             f"{path} would be unpacked on this machine, whose files the workers of the cluster do not see: unpack it "
@@ -129,10 +130,18 @@ def find_archive(spark: SparkSession, input_path: str) -> Entry | None:
     return archive
 
 
-def given_files(spark: SparkSession, input_path: str) -> tuple[Entry, ...]:
+def archive_at(storage: Storage, path: str) -> Entry | None:
+    """The archive of this name in a storage; None where the name is none, or there is none."""
+    if not path.lower().endswith(archives.SUFFIX):
+        return None
+    there = storage.entries(path.rpartition("/")[0])
+    return next((entry for entry in there if entry.path == path and not entry.is_folder), None)
+
+
+def given_files(storage: Storage, path: str) -> tuple[Entry, ...]:
     """All files that are given by a path: those of a release, or an archive."""
-    archive = find_archive(spark, input_path)
-    return (archive,) if archive else find_release(spark, input_path).files
+    archive = archive_at(storage, path)
+    return (archive,) if archive else release_at(storage, path).files
 
 
 @contextmanager

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+    from movielens.engines import Engine, Unstarted
     from movielens.inputs import Release
     from movielens.proof import Proof
     from movielens.storage import Entry
@@ -50,11 +51,6 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job, summary: S
     """
     engine = engine_of(spark)
     summary.run_id, summary.engine = new_run_id(), {"name": engine.name, "version": engine.version}
-    if arguments.if_changed and (standing := unchanged_result(spark, arguments, summary)):
-        summary.outcome = "unchanged"
-        summary.tell_of(standing)
-        log.info("unchanged: %s is of this very input already (run %s)", arguments.output_path, standing.run_id)
-        return
     with opened(spark, arguments.input_path) as release:
         summary.input |= describe_release(release)
         manifest = published(spark, release, arguments, job, summary)
@@ -66,6 +62,25 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job, summary: S
         len(manifest.datasets), arguments.output_path, megabytes(total), count_of(manifest.rejects, "reject"),
         summary.elapsed(),
     )  # fmt: skip
+
+
+def is_unchanged(engine: Engine | Unstarted, arguments: argparse.Namespace, summary: Summary) -> bool:
+    """Whether the result that stands is what the run would publish; says so, and fills the summary."""
+    given_path, output = arguments.input_path, arguments.output_path
+    summary.run_id, summary.engine = new_run_id(), {"name": engine.name, "version": engine.version}
+    given = in_time(given_path, BadInputError, lambda: given_files(engine.storage(given_path), given_path))
+    standing = standing_result(
+        open_publication(engine, output, summary),
+        engine=summary.engine,
+        max_rejects=arguments.max_rejects,
+        input_path=given_path,
+        input_files=accounted(given),
+    )
+    if standing:
+        summary.outcome = "unchanged"
+        summary.tell_of(standing)
+        log.info("unchanged: %s is of this very input already (run %s)", output, standing.run_id)
+    return standing is not None
 
 
 @contextmanager
@@ -92,7 +107,7 @@ def published(
     spark: SparkSession, release: Release, arguments: argparse.Namespace, job: Job, summary: Summary
 ) -> Manifest:
     """Makes the datasets of a release and publishes them; returns what is said of them."""
-    publication = open_publication(spark, arguments.output_path, summary)
+    publication = open_publication(engine_of(spark), arguments.output_path, summary)
     if not publication.recover():
         publication.sweep()
     with discarded_on_failure(publication):
@@ -138,23 +153,11 @@ def accounted(given: tuple[Entry, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def unchanged_result(spark: SparkSession, arguments: argparse.Namespace, summary: Summary) -> Manifest | None:
-    """The result that stands, where it is what the run would publish."""
-    given = in_time(arguments.input_path, BadInputError, lambda: given_files(spark, arguments.input_path))
-    return standing_result(
-        open_publication(spark, arguments.output_path, summary),
-        engine=summary.engine,
-        max_rejects=arguments.max_rejects,
-        input_path=arguments.input_path,
-        input_files=accounted(given),
-    )
-
-
-def open_publication(spark: SparkSession, output: str, summary: Summary) -> Publication:
+def open_publication(engine: Engine | Unstarted, output: str, summary: Summary) -> Publication:
     """The publication of a run. Raises UsageError when publishing would delete what is somebody else's."""
 
     def look() -> Publication:
-        publication = Publication(engine_of(spark).storage(output), output, str(summary.run_id))
+        publication = Publication(engine.storage(output), output, str(summary.run_id))
         publication.require_own_folders()
         return publication
 
@@ -192,7 +195,7 @@ def unchanged(spark: SparkSession, release: Release, input_path: str) -> Iterato
     """Raises BadInputError where the release is another one in the end, whatever else failed by that."""
 
     def require_unchanged() -> None:
-        if given_files(spark, input_path) != release.given:
+        if given_files(engine_of(spark).storage(input_path), input_path) != release.given:
             raise BadInputError(f"{input_path} changed while it was read")
 
     try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 from contextlib import contextmanager
-from importlib import import_module
+from dataclasses import dataclass
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Protocol
 
 from movielens.contract import PipelineError
+from movielens.storage.disk import DiskStorage
 from movielens.storage.paths import is_local
+from movielens.storage.s3 import S3Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +75,28 @@ class Engine(Protocol):
 
     def forget(self) -> None:
         """Lets go of all that `parsed_once` keeps."""
+
+
+@dataclass(frozen=True)
+class Unstarted:
+    """What can be had of an engine before it starts."""
+
+    name: str
+    version: str
+
+    def storage(self, path: str) -> Storage:
+        """The storage that holds the path, as the engine would have it."""
+        return DiskStorage() if is_local(path) else S3Storage()
+
+
+def unstarted(name: str, *paths: str) -> Unstarted | None:
+    """An engine that has not started, where it would reach the paths by the same means as one that has; else None."""
+    if name != "sail" and not all(map(is_local, paths)):
+        return None
+    try:
+        return Unstarted(name, metadata.version({"sail": "pysail", "spark": "pyspark"}[name]))
+    except metadata.PackageNotFoundError:
+        return None
 
 
 TO_INSTALL = {
