@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import movielens_pipeline as job
 from movielens.publishing import Publication
 from movielens.storage.disk import DiskStorage
 from tests.support.inputs import RATINGS, generate, rating_lines, write_input
@@ -43,6 +44,15 @@ def test_nothing_is_done_where_the_result_is_of_this_very_input(
     run_id = json.loads(earlier["_manifest.json"] or b"")["run_id"]
     assert line == f"unchanged: {place.address} is of this very input already (run {run_id})"
     assert {name: place.read(name) for name in place.files()} == earlier
+
+
+def test_no_engine_is_started_in_vain(
+    engine: str, publish: Publish, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(engine, input_path, output_path)
+    monkeypatch.setattr(job, "get_spark_session", lambda _: pytest.fail("it was started"))
+    arguments = ["--engine", engine, "--input_path", str(input_path), "--output_path", str(output_path)]
+    assert job.main([*arguments, "--if_changed"]) == 0
 
 
 def test_of_an_archive_it_is_the_archive_that_counts(
