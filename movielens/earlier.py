@@ -24,7 +24,7 @@ def standing_result(publication: Publication, **made_of: object) -> Manifest | N
     """
     state = publication.state()
     manifest = state.present
-    if manifest is None or not state.is_settled or state.newest != (state.journal.generation if state.journal else 0):
+    if manifest is None or not state.is_settled or state.is_half_written:
         return None
     same = {"job_version": VERSION, "schema_version": SCHEMA_VERSION, **made_of}
     if any(getattr(manifest, name) != value for name, value in same.items()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 import traceback
 from typing import TYPE_CHECKING
@@ -59,5 +58,4 @@ def ended(work: Callable[[Summary, Say], None], *, own_process: bool, summarized
             raise
         traceback.print_exc()
     say(status)
-    sys.stdout.flush()
     return status

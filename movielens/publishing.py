@@ -83,6 +83,11 @@ class State:
         )
 
     @property
+    def is_half_written(self) -> bool:
+        """Whether the highest generation of the journal cannot be read."""
+        return self.newest != (self.journal.generation if self.journal else 0)
+
+    @property
     def known(self) -> set[str]:
         """The files that may be in the folders of the datasets because this job put them there."""
         return (self.present.files if self.present else set()) | (self.journal.known if self.journal else set())
@@ -278,7 +283,7 @@ class Publication:
 
     def unreadable(self, state: State) -> str | None:
         """The newest generation where it is half written, and may still be under way."""
-        if state.newest == (state.journal.generation if state.journal else 0):
+        if not state.is_half_written:
             return None
         first_seen = self.first_seen.setdefault(state.newest, time.monotonic())
         return self.path_of(state.newest) if time.monotonic() - first_seen < UNREADABLE_JOURNAL_SECONDS else None

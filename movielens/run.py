@@ -234,7 +234,7 @@ def in_time(path: str, failure: type[PipelineError], look: Callable[[], Answer])
     raise error
 
 
-def make_datasets(  # noqa: PLR0913, PLR0917  # as `published`
+def make_datasets(  # noqa: PLR0913, PLR0917  # all that a run is made of
     spark: SparkSession, release: Release, arguments: argparse.Namespace, staging: str, job: Job, summary: Summary
 ) -> dict[str, int]:
     """Writes all datasets below the staging folder, with the proof that nothing is lost; returns their rows."""
