@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,11 +119,11 @@ def test_a_whole_run_survives_a_fault_of_each_operation(
     monkeypatch: pytest.MonkeyPatch, happens: bool, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     old, new = write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
-    output = tmp_path / "output"
+    template, output = tmp_path / "template", tmp_path / "output"
+    publish("sail", old, template)
     open_storage = Sail.storage
     for number in range(1000):
-        shutil.rmtree(output, ignore_errors=True)
-        publish("sail", old, output)
+        Disk(output).copy_of(template)
         countdown = itertools.count(number, -1)
 
         def faulty_storage(engine: Sail, path: str, countdown: Iterator[int] = countdown) -> Any:

@@ -18,7 +18,7 @@ import pytest
 from moto.cloudformation.models import cloudformation_backends
 
 from tests.support import awsserver, s3server
-from tests.support.awsscripts import PATH_OF_USERS, AwsScripts, on, permissions, wait_until
+from tests.support.awsscripts import AwsScripts, on, permissions, wait_until
 from tests.support.containers import network_of_this_machine, one_build_at_a_time
 from tests.support.inputs import generate
 from tests.support.ministack import Ministack
@@ -151,7 +151,7 @@ def test_a_first_run_and_a_second_end_with_a_right_result_under_the_policy_alone
         plane.allowed = permissions("EMR Serverless" if way else "a cluster") | {"kms:GenerateDataKey", "kms:Decrypt"}
         # when the job runs, first on a cluster, then on EMR Serverless
         given = ["--input_path", release] if way else ["--upload_dataset"]
-        done = scripts.run(SCRIPT, *way, *given, PATH=PATH_OF_USERS)
+        done = scripts.run(SCRIPT, *way, *given)
         # then it succeeds, its result is right, and nothing is left running
         assert done.returncode == 0, done.stderr
         assert plane.store.denied == []

@@ -20,6 +20,8 @@ SPARK_JARS = Path(str(pyspark.__file__)).parent / "jars"
 SETTINGS = {
     # how soon a writer asks again whether the datanode has told the namenode of what it wrote
     "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "5",
+    # and how often, each time after twice as long: on a machine with much to do some 20 s in all
+    "dfs.client.block.write.locateFollowingBlock.retries": "12",
     # how often a namenode that is not there is looked for
     "ipc.client.connect.max.retries": "1",
 }
