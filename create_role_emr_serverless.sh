@@ -6,7 +6,7 @@
 # They are CloudFormation stacks, from infrastructure/; of each the changes are shown. None of them costs anything while
 # no job runs, but what lies in the bucket.
 #
-#   --delete   removes them; the bucket and all that is in it stays; a schedule on EMR Serverless is to be removed before
+#   --delete   removes them; the bucket and all in it stays; a schedule on EMR Serverless is to be removed before
 #
 # Environment (set_env_vars.sh has defaults):
 #   S3_BUCKET_NAME       the bucket; required; one of yours that is there already is left as it is

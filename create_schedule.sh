@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: create_schedule.sh [--serverless] EXPRESSION [...]
-# Summary: Has the container run on ECS Fargate by a schedule, each night for instance, and mail be sent where a run fails
+# Summary: Has the container run on ECS Fargate by a schedule, each night for instance, and mail sent where a run fails
 #          or none succeeds. Running it again changes what it made.
 #
 # The expression is one of EventBridge Scheduler, in UTC: "cron(0 3 * * ? *)" is each night at three, "rate(12 hours)"

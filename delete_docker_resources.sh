@@ -10,7 +10,8 @@
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                        credentials, from wherever the AWS command line takes them
 #
-# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something or there is a schedule, 2 for wrong usage.
+# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something or there is a schedule; 2 for wrong
+#              usage.
 set -euo pipefail
 
 main() {

@@ -4,7 +4,7 @@
 #
 # Without arguments it reads s3://$S3_BUCKET_NAME/dataset and publishes to s3://$S3_BUCKET_NAME/output. Arguments go to
 # the job; those given here come first, so yours override them: either path may be a folder, too. The first start makes
-# a Python environment as exec_local_compute_local_storage.sh does; with --engine spark it gets the S3 connector as well.
+# a Python environment as exec_local_compute_local_storage.sh does; with --engine spark it gets the S3 connector, too.
 #
 #   --upload_dataset   first uploads the bundled dataset/, where the bucket has none
 #

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from movielens.contract import BadInputError
+from movielens.contract import BadInputError, PipelineError
 from movielens.terminal import megabytes
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ def unpack(file: IO[bytes], path: str, names: Collection[str], folder: str) -> N
     """Unpacks the members of these names, which are in at most one folder, and no others.
 
     Nothing goes by a path out of the archive, whose own path is for messages. Raises BadInputError where it is none, is
-    cut short or encrypted, holds a name twice or none of them, or more than it says or than the disk has room for.
+    cut short or encrypted, holds a name twice or none of them, or more than it says or than the disk has room for;
+    PipelineError where the disk fails.
     """
     if not zipfile.is_zipfile(file):
         raise BadInputError(f"{path} is no zip, or one that is cut short")
-    with refused_archives(path), zipfile.ZipFile(file) as archive:
+    with refused_zip(path, folder), zipfile.ZipFile(file) as archive:
         members = chosen_members(archive, path, names)
         require_room(path, folder, sum(member.file_size for member in members.values()))
         for name, member in members.items():
@@ -96,11 +98,14 @@ def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, 
 
 
 @contextmanager
-def refused_archives(path: str) -> Iterator[None]:
-    """Turns what the reader of archives raises into BadInputError."""
+def refused_zip(path: str, folder: str) -> Iterator[None]:
+    """Turns what the reader of archives raises into BadInputError, and what the disk does into PipelineError."""
     try:
         yield
     except EOFError as error:
         raise BadInputError(f"{path} is damaged: it ends too early") from error
     except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError, zlib.error) as error:
+        # a place in the archive that cannot be is an invalid argument, too
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+            raise PipelineError(f"{path} cannot be unpacked into {Path(folder).parent}: {error.strerror}") from error
         raise BadInputError(f"{path} cannot be unpacked: {' '.join(str(error).split())}") from error

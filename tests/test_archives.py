@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -197,6 +198,23 @@ def test_an_archive_that_is_not_what_it_should_be_is_refused_in_one_line(
     assert status == 3
     assert not visible_names(output_path)
     assert not list(temporary.iterdir())
+
+
+def test_a_disk_that_fails_while_the_archive_is_unpacked_is_no_fault_of_the_archive(
+    tmp_path: Path, output_path: Path
+) -> None:
+    # given a temporary folder in which no file may be as long as the ratings are
+    archive = zipped(tmp_path / "in.zip", {name: ROOT / "dataset" / name for name in ("movies.dat", "ratings.dat")})
+    command = job_command("sail", "--input_path", archive, "--output_path", output_path)
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 200 && exec "$@"', "bash", *command],
+        env=job_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # then that is said, and a scheduler may try again
+    assert done.returncode == 1
+    *_, said = done.stderr.splitlines()
+    assert said.startswith(f"movielens_pipeline: error: {archive} cannot be unpacked into {tempfile.gettempdir()}")
+    assert said.endswith(": File too large")
 
 
 def test_what_was_unpacked_goes_also_when_the_job_is_killed(tmp_path: Path, output_path: Path) -> None:

@@ -68,6 +68,7 @@ class Bucket:
     def __init__(self, server: s3server.S3Server, prefix: str, scratch: Path, scheme: str = "s3") -> None:
         self.server, self.prefix, self.scratch = server, prefix, scratch
         self.address = f"{scheme}://{s3server.BUCKET}/{prefix}"
+        self.contents: dict[str, bytes] = {}  # of what was read for a snapshot, by ETag
 
     def files(self) -> set[str]:
         """The objects below the prefix, relative to it."""
@@ -94,16 +95,16 @@ class Bucket:
 
     def copy_of(self, template: Path) -> None:
         """Becomes a copy of a folder."""
-        for name in self.files():
-            self.delete(name)
+        self.server.delete_below(f"{self.prefix}/")
         self.server.upload(template, self.prefix)
 
     def snapshot(self) -> Path:
         """A folder with what is here now."""
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
-        for name in self.files():
-            content = self.read(name)
+        for name, etag in self.server.etags(self.prefix).items():
+            content = self.contents.get(etag) or self.read(name)
             if content is not None and not name.endswith("/"):
+                self.contents[etag] = content
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
         return folder

@@ -99,21 +99,32 @@ class S3Server:
         """Copies a folder's files into the bucket and returns the address."""
         for path in folder.rglob("*"):
             if path.is_file():
-                self.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
+                key = f"{prefix}/{path.relative_to(folder)}"
+                # not upload_file(), which starts threads for each
+                self.client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
         return f"s3://{BUCKET}/{prefix}"
 
     def delete_all(self, bucket: str) -> None:
         """Makes a bucket anew, so that nothing is in it, not even a folder."""
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for found in page.get("Contents", []):
-                self.client.delete_object(Bucket=bucket, Key=found["Key"])
+        self.delete_below("", bucket)
         self.client.delete_bucket(Bucket=bucket)
         self.client.create_bucket(Bucket=bucket)
 
+    def delete_below(self, prefix: str, bucket: str = BUCKET) -> None:
+        """Deletes all objects whose keys begin with the prefix."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            if found := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
+                self.client.delete_objects(Bucket=bucket, Delete={"Objects": found})
+
     def keys(self, prefix: str) -> set[str]:
         """What is in the bucket below the prefix, relative to it."""
+        return set(self.etags(prefix))
+
+    def etags(self, prefix: str) -> dict[str, str]:
+        """What is in the bucket below the prefix, relative to it, each with what tells its content from others."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
-        return {found["Key"][len(prefix) + 1 :] for page in pages for found in page.get("Contents", [])}
+        found = [entry for page in pages for entry in page.get("Contents", [])]
+        return {entry["Key"][len(prefix) + 1 :]: entry["ETag"] for entry in found}
 
     def read(self, key: str) -> bytes:
         """The content of an object."""
