@@ -172,17 +172,11 @@ def hdfs_path(hdfs_server: Hdfs, tmp_path: Path) -> HdfsFolder:
 
 @pytest.fixture
 def storages(sessions: Callable[[str], Any], s3_server: s3server.S3Server, request: pytest.FixtureRequest) -> Storages:
-    """The implementations of Storage by name, each with a place on it: disk, hadoop (on disk), s3, s3a, hdfs."""
+    """The implementations of Storage by name, each with a place on it: disk, s3, s3a, hdfs."""
 
     def storage(kind: str, folder: Path) -> tuple[Storage, Place]:
         if kind == "disk":
             return DiskStorage(), Disk(folder / "output")
-        if kind == "hadoop":
-            place = Disk(folder / "output")
-            place.address = f"file://{place.address}"
-            hadoop = HadoopStorage(sessions("spark"), place.address)
-            hadoop.fs = hadoop.fs.getRaw()  # without a checksum file beside each file
-            return hadoop, place
         if kind == "hdfs":
             on_hdfs: HdfsFolder = request.getfixturevalue("hdfs_path")
             return HadoopStorage(sessions("spark"), on_hdfs.address), on_hdfs

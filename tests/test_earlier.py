@@ -164,7 +164,7 @@ def test_a_result_that_is_far_smaller_is_not_published(
 ) -> None:  # fmt: skip
     more_users = [(user, 10, 3.0, 1) for user in (3, 4)] if "top" in (line or "") else []
     first = write_input(tmp_path / "first", rating_lines([*RATINGS, *more_users]))
-    publish(engine, first, output_path)
+    publish("sail", first, output_path)
     earlier = {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()}
     # given an input that is valid line by line, and shorter
     second = write_input(tmp_path / "second", rating_lines(ratings))

@@ -25,13 +25,19 @@ from tests.support.places import Disk, Storages
 from tests.support.prepared import Prepared, next_run
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, visible_names
 
+# What changes nothing: that its answer is lost is no other fault than that it fails
+READING = {"entries", "uploads", "read", "part", "open"}
+
 
 class InjectedError(OSError):
     """The fault that a test injects."""
 
 
 class FaultyStorage:
-    """A storage of which the n-th operation fails; n is counted over all that share the countdown."""
+    """A storage of which the n-th operation fails; n is counted over all that share the countdown.
+
+    Where it happens, and its answer is lost, those are counted that change something.
+    """
 
     def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool) -> None:
         self.storage, self.countdown, self.happens = storage, countdown, happens
@@ -40,7 +46,7 @@ class FaultyStorage:
         operation = getattr(self.storage, name)
 
         def run(*arguments: Any) -> Any:
-            faulty = next(self.countdown) == 0
+            faulty = not (self.happens and name in READING) and next(self.countdown) == 0
             if faulty and not self.happens:
                 raise InjectedError(name)
             answer = operation(*arguments)
@@ -51,9 +57,7 @@ class FaultyStorage:
         return run
 
 
-@pytest.fixture(
-    params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("hadoop", "hdfs", "s3", "s3a"))]
-)
+@pytest.fixture(params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("hdfs", "s3", "s3a"))])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, storages: Storages) -> Prepared:
     storage, place = storages(request.param, tmp_path)
     return Prepared(storage, place, tmp_path, publish)
@@ -80,7 +84,7 @@ def test_a_publish_survives_a_fault_of_each_operation(
             break
     with capfd.disabled():
         print(f" [{number} operations of a publish]", end="")
-    assert number > 20
+    assert number > 15
     assert_equal_by_check(prepared.new, place.snapshot())
 
 

@@ -78,7 +78,7 @@ def test_what_hadoop_leaves_in_a_dataset_folder_does_not_stop_a_run(
     engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     # given a result that some tool of Hadoop copied, with its marks and checksum files
-    publish(engine, input_path, output_path)
+    publish("sail", input_path, output_path)
     for dataset in DATASETS:
         (output_path / dataset / "_SUCCESS").touch()
         for file in list((output_path / dataset).glob("*.parquet")):
@@ -124,7 +124,7 @@ def test_a_run_that_fails_leaves_the_earlier_result_and_nothing_else(
     engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path
 ) -> None:
     old, new = two_inputs
-    publish(engine, old, output_path)
+    publish("sail", old, output_path)
     earlier = {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()}
     (new / "ratings.dat").write_bytes(b"no rating\n")
     assert run_main(engine, "--input_path", new, "--output_path", output_path)[0] == 3
@@ -154,7 +154,7 @@ def test_what_a_dead_run_was_about_to_publish_is_published_by_the_next(
 ) -> None:
     # given a run that died when its journal was written; elsewhere, where one cannot look, more than five minutes ago
     old, new = two_inputs
-    publish(engine, old, output_path)
+    publish("sail", old, output_path)
     leave_unpublished(output_path, run_id, seconds_ago=6 * 60)
     # when the next run fails on its own account
     (new / "ratings.dat").unlink()
@@ -176,7 +176,7 @@ def test_a_run_that_is_publishing_elsewhere_is_waited_for_and_then_left_alone(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.5)
     old, new = two_inputs
-    publish(engine, old, output_path)
+    publish("sail", old, output_path)
     leave_unpublished(output_path, ELSEWHERE, seconds_ago=4 * 60)
     before = sorted(path for path in output_path.rglob("*") if path.is_file())
     status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
@@ -212,7 +212,7 @@ def test_a_journal_cut_off_by_a_kill_is_done_away_with(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(publishing, "UNREADABLE_JOURNAL_SECONDS", 0.5)
     old, new = two_inputs
-    publish(engine, old, output_path)
+    publish("sail", old, output_path)
     [journal] = generations(Disk(output_path))
     (output_path / "_journal" / "2.json").write_bytes(content)
     publish(engine, new, output_path)
@@ -261,7 +261,7 @@ def test_a_journal_that_is_not_of_this_job_is_said_and_nothing_is_touched(
 ) -> None:
     # given a journal that names what is somebody else's
     old, new = two_inputs
-    publish(engine, old, output_path)
+    publish("sail", old, output_path)
     (output_path.parent / "victim").mkdir()
     (output_path.parent / "victim" / "precious").write_bytes(b"precious")
     journal = json.loads((output_path / "_journal" / "1.json").read_bytes())
@@ -293,7 +293,7 @@ def test_a_journal_whose_staged_files_are_gone_is_given_up(
 ) -> None:
     # given a dead run's journal, and somebody who emptied the staging folder
     old, new = two_inputs
-    publish(engine, old, output_path)
+    publish("sail", old, output_path)
     leave_unpublished(output_path, GONE)
     staged, *_ = sorted((output_path / "_staging" / GONE / "movies").glob("*.parquet"))
     staged.unlink()
@@ -400,7 +400,7 @@ def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
 
 @pytest.mark.thorough
 def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
-    engine: str, publish: Publish, two_inputs: tuple[Path, Path], tmp_path: Path, place: Place
+    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], tmp_path: Path, place: Place
 ) -> None:
     # given an earlier result, and a run with slow storage that is killed as soon as it publishes
     old, new = two_inputs
@@ -416,8 +416,7 @@ def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     assert is_publishing(place)
     stress.assert_old_or_new([old, new], place)
     (old / "ratings.dat").write_bytes(b"bad\n")
-    done = run_job(engine, "--input_path", old, "--output_path", place.address)
-    assert done.returncode == 3
+    assert run_main(engine, "--input_path", old, "--output_path", place.address)[0] == 3
     assert_equal_by_check(new, place.snapshot())
     assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}
 

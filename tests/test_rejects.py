@@ -161,7 +161,7 @@ def test_up_to_n_rejects_pass_into_a_dataset_of_their_own(
 def test_a_later_clean_run_removes_the_rejects(
     engine: str, publish: Publish, tmp_path: Path, input_path: Path, output_path: Path
 ) -> None:
-    publish(engine, write_input(tmp_path / "bad", ratings_with(b"x")), output_path, "--max_rejects", 1)
+    publish("sail", write_input(tmp_path / "bad", ratings_with(b"x")), output_path, "--max_rejects", 1)
     assert (output_path / "rejects").is_dir()
     publish(engine, input_path, output_path, "--max_rejects", 1)
     assert not (output_path / "rejects").exists()

@@ -207,7 +207,7 @@ def test_every_request_may_fail_once(
     input_path: Path,
 ) -> None:  # fmt: skip
     # given an earlier result, and a store that lets each request fail when it comes for the first time
-    publish(engine, s3_input, bucket_path.address)
+    publish("sail", s3_input, bucket_path.address)
     seen: set[str] = set()
 
     def first_time(_number: int, method: str, path: str, _headers: dict[str, str]) -> str | None:
