@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from tests.support.project import ROOT, copy_project
@@ -57,7 +60,22 @@ def write_configuration(copy: Path, room: str) -> None:
     (copy / "mutation.toml").write_text("\n".join(lines) + "\n")
 
 
-def survivors(copy: Path, room: str) -> tuple[int, list[str]]:
+def keep_sample(session: Path, share: float, seed: int) -> None:
+    """Has a session forget all its faults but a share of them, chosen by chance."""
+    pending = "SELECT job_id FROM mutation_specs WHERE job_id NOT IN (SELECT job_id FROM work_results)"
+    with closing(sqlite3.connect(session)) as database, database:
+        found = database.execute(
+            f"{pending} ORDER BY module_path, start_pos_row, start_pos_col, operator_name, occurrence"
+        )
+        faults = [fault for (fault,) in found]
+        kept = set(random.Random(seed).sample(faults, round(share * len(faults))))
+        for table in ("mutation_specs", "work_items"):
+            database.executemany(
+                f"DELETE FROM {table} WHERE job_id = ?", [(fault,) for fault in faults if fault not in kept]
+            )
+
+
+def survivors(copy: Path, room: str, share: float, seed: int) -> tuple[int, list[str]]:
     """How many faults were put in, and those that no test noticed, as differences."""
 
     def call(*command: str, quiet: bool = True) -> str:
@@ -72,6 +90,7 @@ def survivors(copy: Path, room: str) -> tuple[int, list[str]]:
     session = f"{room}.sqlite"
     call("cosmic-ray", "init", "mutation.toml", session)
     call("cr-filter-operators", session, "mutation.toml")
+    keep_sample(copy / session, share, seed)
     call("cosmic-ray", "baseline", "mutation.toml")
     call("cosmic-ray", "exec", "mutation.toml", session, quiet=False)
     report = call("cr-report", "--show-diff", session)
@@ -84,11 +103,13 @@ def main() -> int:
     """Puts faults into the rooms that the command line names and prints those that were not noticed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("rooms", nargs="*", choices=list(TESTS), default=list(TESTS))
+    parser.add_argument("--share", type=float, default=1.0, help="of the faults, chosen by chance")
+    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     unnoticed = 0
     for room in arguments.rooms:
         with tempfile.TemporaryDirectory() as folder:
-            number, left = survivors(copy_project(Path(folder) / "copy"), room)
+            number, left = survivors(copy_project(Path(folder) / "copy"), room, arguments.share, arguments.seed)
         print("\n".join(left))
         print(f"{room}: {number} faults, {len(left)} not noticed ({100 * (number - len(left)) / max(number, 1):.1f} %)")
         unnoticed += len(left)
