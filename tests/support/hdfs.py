@@ -9,7 +9,6 @@ from typing import Any
 
 import pyspark
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-from py4j.protocol import Py4JJavaError
 
 from tests.support.jobs import JAVA_OPTIONS
 
@@ -70,28 +69,31 @@ class Hdfs:
 
     def files(self, folder: str) -> set[str]:
         """The files in a folder and below, relative to it."""
-        names = set()
+        path, names = self.path(folder), set()
+        # pyspark takes whatever is raised for something of its own Java, so that what it is cannot be told
         try:
-            found = self.fs.listFiles(self.path(folder), True)
-            while found.hasNext():
+            found = self.fs.listFiles(path, True) if self.fs.exists(path) else None
+            while found and found.hasNext():
                 names.add(str(found.next().getPath().toUri().getPath())[len(folder) + 2 :])
-        except Py4JJavaError as error:  # a folder that is not there, or that goes while it is listed
-            if "FileNotFoundException" not in str(error):
-                raise
+        except Exception:  # noqa: BLE001  # a folder that goes while it is listed
+            if self.fs.exists(path):
+                return self.files(folder)
         return names
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None when it is missing."""
+        path = self.path(name)
         try:
-            stream = self.fs.open(self.path(name))
-            try:
-                return bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
-            finally:
-                stream.close()
-        except Py4JJavaError as error:
-            if "FileNotFoundException" not in str(error):
+            if not self.fs.exists(path):
+                return None
+            stream = self.fs.open(path)
+            content = bytes(self.jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+            stream.close()
+        except Exception:  # as above
+            if self.fs.exists(path):
                 raise
             return None
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file."""
