@@ -86,8 +86,12 @@ def is_result_of(input_path: Path, output_path: Path) -> bool:
 
 
 def assert_old_or_new(inputs: list[Path], place: Place) -> str:
-    """Under a manifest stands the whole result of one of the inputs, and nothing else beside it."""
-    folder = place.snapshot()
+    """Under a manifest stands the whole result of one of the inputs, and nothing else beside it; returns which."""
+    return result_in(place.snapshot(), inputs)
+
+
+def result_in(folder: Path, inputs: list[Path]) -> str:
+    """Which of the inputs a folder has the whole result of, with nothing else beside it; raises where of none."""
     manifest = folder / "_manifest.json"
     if not manifest.exists():
         return "no manifest"

@@ -22,11 +22,8 @@ from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import Main, Publish
 from tests.support.journals import journal_at, write_journal
 from tests.support.places import Disk, Storages
-from tests.support.prepared import Prepared, next_run
+from tests.support.prepared import READING, Prepared, next_run
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, visible_names
-
-# What changes nothing: that its answer is lost is no other fault than that it fails
-READING = {"entries", "uploads", "read", "part", "open"}
 
 
 class InjectedError(OSError):
@@ -36,7 +33,8 @@ class InjectedError(OSError):
 class FaultyStorage:
     """A storage of which the n-th operation fails; n is counted over all that share the countdown.
 
-    Where it happens, and its answer is lost, those are counted that change something.
+    Where it happens, and its answer is lost, those are counted that change something: of the others it is the same
+    whether they fail or their answer is lost.
     """
 
     def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool) -> None:

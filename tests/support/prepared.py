@@ -12,6 +12,9 @@ from tests.support.jobs import GONE, Publish
 from tests.support.places import Place
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, visible_names
 
+# The operations of a storage that change nothing
+READING = {"entries", "uploads", "read", "part", "open"}
+
 
 def next_run(storage: Any, place: Place) -> Publication:
     """The run after the one that a fault hit; to others it has ended by now."""
