@@ -69,8 +69,9 @@ def possible_top_ratings(ratings: DataFrame) -> DataFrame:
 def standing() -> Column:
     """A number that is never lower for the better of two ratings, by rating and then by time: DOUBLE, positive.
 
-    Two different FLOATs from 0.5 to 5 are at least 2^-24 apart, so 2^58 times as much is more than times, kept between
-    0 and 2^34 seconds (the year 2514), can make up for. That the sum is rounded makes equals of some, and turns none.
+    Two different FLOATs from 0.5 to 5 are at least 2^-24 apart, so 2^58 times as much is no less than times, kept
+    between 0 and 2^34 seconds (the year 2514), can make up for. That the sum is rounded makes equals of some, and turns
+    none.
     """
-    time = F.least(F.greatest("timestamp", F.lit(0)), F.lit(2**34 - 1))
+    time = F.least(F.greatest("timestamp", F.lit(0)), F.lit(2**34))
     return F.col("rating").cast("double") * 2.0**58 + time

@@ -76,6 +76,20 @@ def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
     assert top(spark, ratings) == oracle.top(ratings, ranks)
 
 
+def test_of_many_ratings_few_are_sorted(spark: Any) -> None:
+    # given users with a hundred ratings of all heights, and of one, and one with less than three
+    varied = [(1, movie, 0.5 + movie % 10 / 2, 1000 * movie) for movie in range(100)]
+    equal = [(2, movie, 4.0, 1000 * movie) for movie in range(100)]
+    few = [(3, movie, 4.0, movie) for movie in range(2)]
+    frame = spark.createDataFrame([*varied, *equal, *few], contract.SCHEMAS["ratings"])
+    left = transforms.possible_top_ratings(frame).collect()
+    # then what the rating, or the time, keeps from the first three places is left out before
+    expected = {1: [79, 89, 99], 2: [97, 98, 99], 3: [0, 1]}
+    assert sorted((row.userId, row.movieId) for row in left) == [
+        (user, movie) for user, movies in expected.items() for movie in movies
+    ]
+
+
 def test_the_last_rank_s_own_rating_is_within_the_bound(spark: Any) -> None:
     # given a user whose three ratings are in three buckets, each lower than the one before
     ratings = [(1, 1, 5.0, 10), (1, 2, 4.5, 10), (1, 3, 4.0, 10)]
