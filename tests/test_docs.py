@@ -84,6 +84,8 @@ NOT_RUN_HERE = {
     "./create_role_emr_serverless.sh --delete": "test_emr does",
     'aws s3 rb --force "s3://$S3_BUCKET_NAME"': "the bucket of the tests is that of all",
     "./scripts/lint.sh": ".ci/run calls it",
+    ".venv-spark/bin/python -m benchmarks.benchmark --ratings 20000 --rounds 1": "test_benchmark does",
+    ".venv-spark/bin/python -m tests.stress --engine sail --kills 3 --races 3": "test_publishing does",
     ".venv-spark/bin/python -m tests.mutation contract transforms": "takes hours",
     ".venv-dev/bin/cyclonedx-py environment .venv/bin/python --of JSON -o sbom.json": (
         "needs what scripts/lint.sh makes; .ci/run calls it after that"
