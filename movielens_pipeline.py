@@ -53,19 +53,18 @@ def make_datasets(spark: SparkSession, release: Release, folder: str, check: Che
     return output_result(ratings, movies, movies_with_stats, top_movies, folder, check=check)
 
 
-def work(argv: list[str], summary: Summary, say: Callable[[int], None], *, own_process: bool) -> None:
+def work(argv: list[str], summary: Summary, catch_signals: Callable[[], None], *, own_process: bool) -> None:
     """Runs the job as the command line says. Raises PipelineError, and SystemExit where the command line is wrong."""
     arguments = parse_args(argv)
     summary.input["path"], summary.output_path = arguments.input_path, arguments.output_path
     summary.engine["name"] = arguments.engine
-    from movielens import engines, terminal
+    from movielens import engines
     from movielens.scratch import scratch_folder
 
     paths = (arguments.input_path, arguments.output_path)
     if own_process:
         engines.seclude(arguments.engine, *paths)
     with scratch_folder() if own_process else nullcontext():
-        terminal.catch_signals(say)
         unstarted = engines.unstarted(arguments.engine, *paths) if arguments.if_changed else None
         if unstarted:
             from movielens.run import is_unchanged
@@ -73,7 +72,7 @@ def work(argv: list[str], summary: Summary, say: Callable[[int], None], *, own_p
             if is_unchanged(unstarted, arguments, summary):
                 return
         spark = get_spark_session(arguments.engine)
-        terminal.catch_signals(say)  # again: Spark puts a handler of its own in place
+        catch_signals()  # again: Spark puts a handler of its own in place
         from movielens.run import is_unchanged, run
 
         engine = engines.engine_of(spark)
@@ -111,8 +110,9 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from movielens.terminal import leave
+    from movielens.terminal import leave, open_standard_streams
 
+    open_standard_streams()
     try:
         leave(main(sys.argv[1:], own_process=True))
     except SystemExit as left:

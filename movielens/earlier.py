@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from movielens.contract import SCHEMAS, VERSION, BadInputError
@@ -24,7 +25,7 @@ def standing_result(publication: Publication, **made_of: object) -> Manifest | N
     """
     state = publication.state()
     manifest = state.present
-    if manifest is None or not state.is_settled or state.is_half_written:
+    if manifest is None or state.journal is None or state.is_half_written or manifest != state.journal.manifest:
         return None
     same = {"job_version": VERSION, "schema_version": SCHEMA_VERSION, **made_of}
     if any(getattr(manifest, name) != value for name, value in same.items()):
@@ -36,9 +37,10 @@ def require_ratio(least: float, rows: Mapping[str, int], earlier: Manifest | Non
     """Raises BadInputError where a dataset has fewer than so many times the rows that the earlier result has of it."""
     if earlier is None:
         return
+    exactly = Fraction(str(least))  # 0.55 * 100 is more than 55
     for name in DERIVED:
         before = earlier.datasets[name].rows if name in earlier.datasets else 0
-        if rows[name] < least * before:
+        if rows[name] < exactly * before:
             raise BadInputError(
                 f"{name} has {count_of(rows[name], 'row')}, fewer than {least} times the {before:,} of the result "
                 f"before: look whether the input is whole, or run without --min_ratio"

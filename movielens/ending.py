@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING
 
 from movielens import terminal
@@ -16,31 +17,57 @@ from movielens.summary import Summary
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Say = Callable[[int], None]
+    CatchSignals = Callable[[], None]
 
 
-def ended(work: Callable[[Summary, Say], None], *, own_process: bool, summarized: bool) -> int:
+class LastLine:
+    """The summary of a run as the last line of standard output: said once, where it is asked for."""
+
+    def __init__(self, summary: Summary, *, wanted: bool) -> None:
+        self.summary = summary
+        self.unsaid = threading.Semaphore(1 if wanted else 0)
+
+    def say(self, status: int) -> int:
+        """Says it for an exit status; the one to leave with, which is a failure where it cannot be said."""
+        if not self.unsaid.acquire(blocking=False):
+            return status
+        summary = self.summary
+        summary.exit_status, summary.finished = status, utc_now()
+        summary.seconds["all"] = summary.elapsed()
+        try:
+            print(json.dumps(summary.to_dict()), flush=True)
+        except OSError as error:
+            reason = str(error.strerror).lower()
+            terminal.log.error(
+                "movielens_pipeline: error: the summary cannot be written to standard output (%s); outcome: %s",
+                reason, summary.outcome,
+            )  # fmt: skip
+            return status or EXIT_FAILURE
+        return status
+
+    def say_interrupted(self, status: int) -> None:
+        """Says it where the run does not come to its own end after a signal."""
+        self.summary.error = "interrupted"
+        self.say(status)
+
+
+def ended(work: Callable[[Summary, CatchSignals], None], *, own_process: bool, summarized: bool) -> int:
     """Does the work and returns the exit status; what it raises that is expected becomes a line on standard error.
 
-    The work fills a summary, which is the last line of standard output where it is asked for. It is given a function
-    that says it for an exit status, in case that the work does not come to its own end. What is not expected has its
-    traceback printed where the process is the job's own, and is raised where not.
+    The work fills a summary, which is the last line of standard output where it is asked for. Signals that end the run
+    are caught from the beginning; the work is given the function that does so, in case that something else catches
+    them. What is not expected has its traceback printed where the process is the job's own, and is raised where not.
     """
     phases = terminal.Phases()
     summary = Summary(seconds={"phases": phases.seconds, "all": None})
     terminal.log_to_standard_error(phases)
-    unsaid = threading.Semaphore(1 if summarized else 0)
-
-    def say(status: int) -> None:
-        if unsaid.acquire(blocking=False):
-            summary.exit_status, summary.finished = status, utc_now()
-            summary.seconds["all"] = summary.elapsed()
-            print(json.dumps(summary.to_dict()), flush=True)
-
+    last_line = LastLine(summary, wanted=summarized)
+    catch_signals = partial(terminal.catch_signals, last_line.say_interrupted)
     status = EXIT_DONE
     try:
-        with terminal.signals_restored():
-            work(summary, say)
+        with terminal.signals_let_go(own_process=own_process):
+            catch_signals()
+            work(summary, catch_signals)
     except PipelineError as error:
         terminal.log.error("movielens_pipeline: error: %s", error)
         status, summary.error = error.status, str(error)
@@ -49,13 +76,12 @@ def ended(work: Callable[[Summary, Say], None], *, own_process: bool, summarized
     except SystemExit as left:  # --help and --version, or a usage error that was said
         if left.code:
             summary.error = str(left.__cause__)
-            say(int(left.code))
+            last_line.say(int(left.code))
         raise
     except Exception as error:
         status, summary.error = EXIT_FAILURE, f"{type(error).__name__}: {error}".splitlines()[0]
         if not own_process:
-            say(status)
+            last_line.say(status)
             raise
-        traceback.print_exc()
-    say(status)
-    return status
+        terminal.log.error("%s", traceback.format_exc().rstrip())  # survives a stream that takes none
+    return last_line.say(status)

@@ -14,7 +14,7 @@ def read_history(content: bytes) -> list[dict[str, Any]]:
     """The summaries of the runs that a history tells of, the oldest first; a line that is none is left out."""
     runs = []
     for line in content.splitlines():
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             run = json.loads(line)
             if isinstance(run, dict) and {"run_id", "started", "finished", "datasets"} <= run.keys():
                 runs.append(run)

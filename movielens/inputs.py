@@ -13,7 +13,7 @@ from movielens.contract import HEADER_NOT_EXPECTED, BadInputError, UsageError
 from movielens.engines import engine_of
 from movielens.formats import FORMATS, Format
 from movielens.storage import in_parallel
-from movielens.storage.paths import absolute, is_local, join
+from movielens.storage.paths import absolute, is_local, is_sayable, join
 from movielens.terminal import megabytes, phase, shortened
 
 if TYPE_CHECKING:
@@ -210,7 +210,12 @@ def parts_of(storage: Storage, folder: Entry) -> tuple[Entry, ...]:
 
 
 def require_readable_name(part: Entry) -> None:
-    """Raises BadInputError for a part whose name says that it is not whole, or compressed in a way that is not read."""
+    """Raises BadInputError for a part whose name cannot be told to engines, or says that it cannot be read.
+
+    It is not whole then, or compressed in another way.
+    """
+    if not is_sayable(part.name):
+        raise BadInputError(f"{part.path!r}: names of parts are UTF-8, without control characters: rename it")
     lower = part.name.lower()
     if lower.endswith(UNFINISHED):
         raise BadInputError(f"{part.path} is still being copied, as its name says")

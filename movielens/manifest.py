@@ -71,7 +71,7 @@ class Manifest:
 
         Raises ValueError where it is half written, and NotOursError where it is whole and none of this job's.
         """
-        return checked(cls.from_dict, json.loads(content))
+        return checked(cls.from_dict, parsed(content))
 
     @classmethod
     def from_dict(cls, found: Any) -> Manifest:
@@ -83,7 +83,7 @@ class Manifest:
         for name, dataset in datasets.items():
             require(all(is_file_of(name, file) for file in dataset.files))
             require(len(dataset.file_bytes) in (0, len(dataset.files)))
-            require(all(isinstance(size, int) for size in (dataset.rows, *dataset.file_bytes)))
+            require(all(isinstance(size, int) and size >= 0 for size in (dataset.rows, *dataset.file_bytes)))
         require(manifest.previous is None or RUN_ID.fullmatch(manifest.previous["run_id"]))
         return manifest
 
@@ -135,7 +135,7 @@ class Journal:
             earlier = None if found["earlier"] is None else Manifest.from_dict(found["earlier"])
             return cls(generation, found["holder"], Manifest.from_dict(found["manifest"]), earlier, found["removable"])
 
-        return checked(from_dict, json.loads(content))
+        return checked(from_dict, parsed(content))
 
     @property
     def known(self) -> set[str]:
@@ -157,6 +157,14 @@ def checked(from_dict: Callable[[Any], Kind], found: Any) -> Kind:
         return from_dict(found)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise NotOursError from error
+
+
+def parsed(content: bytes) -> Any:
+    """The JSON that was written. Raises ValueError where it is half written, or none."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError from error
 
 
 def require(holds: object) -> None:

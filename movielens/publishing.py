@@ -146,7 +146,7 @@ class Publication:
         Raises StorageError where one cannot be written.
         """
         for entry in self.storage.entries(self.output):
-            if entry.name in SCHEMAS and not entry.is_folder:
+            if entry.name in {*SCHEMAS, HISTORY} and entry.is_folder == (entry.name == HISTORY):
                 raise UsageError(f"{entry.path} is not of this job: move it away, or choose another --output_path")
         while True:
             state = self.state()
@@ -306,6 +306,7 @@ class Publication:
         storage, output, manifest = self.storage, self.output, lease.journal.manifest
         staging = join(output, STAGING, manifest.run_id)
         self.require_whole(lease, self.sizes(staging, manifest.datasets), self.sizes(output, manifest.datasets))
+        told = storage.read(join(output, HISTORY)) or b""  # while the earlier result stands, if it cannot be read
         for begun in storage.uploads(output):
             if begun.name in SCHEMAS:
                 lease.check()
@@ -325,7 +326,6 @@ class Publication:
         for name in SCHEMAS.keys() - manifest.datasets.keys():
             storage.delete_empty_folder(join(output, name))
         storage.flush([*(join(output, file) for file in manifest.sizes), self.manifest])
-        told = storage.read(join(output, HISTORY)) or b""
         for name, content in (
             (HISTORY, with_run(told, summary_of(manifest, output))),
             (MANIFEST, manifest.to_json()),

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ def phase(name: str, *, timer: bool) -> Iterator[Callable[[str], None]]:
 # --------------------------------------------------------------------------------------------------------------------
 # The end of the process
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_STOP = 1.0
 
 
-def catch_signals(say: Callable[[int], None]) -> None:
-    """Has Ctrl-C and SIGTERM end the run: at the next chance tidily, after a second in any case.
+def catch_signals(say: Callable[[int], object]) -> None:
+    """Has Ctrl-C, SIGTERM and SIGHUP end the run: at the next chance tidily, after a second in any case.
 
     `say` is what there is to say of an exit status, where nobody else will come to it.
     """
@@ -108,22 +108,36 @@ def catch_signals(say: Callable[[int], None]) -> None:
         raise KeyboardInterrupt(number)
 
     for number in STOP_SIGNALS:
-        signal.signal(number, stop)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop)
 
 
 @contextmanager
-def signals_restored() -> Iterator[None]:
-    """Puts back, at its end, what signals did before."""
+def signals_let_go(*, own_process: bool) -> Iterator[None]:
+    """Puts back, at its end, what signals did before; none does anything where the process ends then anyway."""
     handlers = [(number, signal.getsignal(number)) for number in STOP_SIGNALS]
     try:
         yield
     finally:
         for number, handler in handlers:
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if own_process else handler)
+
+
+def open_standard_streams() -> None:
+    """Has the standard streams lead nowhere that were closed by who started the process.
+
+    Otherwise the first file that is opened takes their place, and what engines say goes into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) in range(3):  # each takes the lowest number that is free
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def leave(status: int) -> NoReturn:
     """Ends the process at once: after an interrupt an idle thread of the Connect client would keep it for good."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody listens any more
+            stream.flush()
     os._exit(status)

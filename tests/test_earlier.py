@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 import movielens_pipeline as job
+from movielens.contract import BadInputError
+from movielens.earlier import DERIVED, require_ratio
+from movielens.manifest import Dataset, Manifest
 from movielens.publishing import Publication
 from movielens.storage.disk import DiskStorage
 from tests.support.inputs import RATINGS, generate, rating_lines, write_input
@@ -95,6 +99,8 @@ def changed(name: str) -> Callable[[Path, Path], object]:
         "another_version": lambda _, output: change_manifest(output, job_version="0.0.1"),
         "an_older_schema": lambda _, output: change_manifest(output, schema_version=0),
         "a_manifest_of_before": lambda _, output: change_manifest(output, input_files=[], max_rejects=None),
+        "a_manifest_changed_by_hand": lambda _, output: change_manifest(output, rejects_by_reason="none"),
+        "no_journal": lambda _, output: shutil.rmtree(output / "_journal"),
         "no_manifest": lambda _, output: (output / "_manifest.json").unlink(),
         "half_a_manifest": lambda _, output: (output / "_manifest.json").write_bytes(b'{"run'),
         "a_journal": lambda _, output: write_journal(Disk(output), {**manifest_of(output), "run_id": GONE}),
@@ -105,8 +111,8 @@ def changed(name: str) -> Callable[[Path, Path], object]:
 
 DOUBTS = [
     "a_longer_input", "as_many_other_bytes", "another_time", "a_file_is_missing", "a_file_of_another_size",
-    "another_version", "an_older_schema", "a_manifest_of_before", "no_manifest", "half_a_manifest", "a_journal",
-    "half_a_journal",
+    "another_version", "an_older_schema", "a_manifest_of_before", "a_manifest_changed_by_hand", "no_journal",
+    "no_manifest", "half_a_manifest", "a_journal", "half_a_journal",
 ]  # fmt: skip
 
 
@@ -177,6 +183,17 @@ def test_a_result_that_is_far_smaller_is_not_published(
         assert {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()} == earlier
     else:
         assert_equal_by_check(second, output_path)
+
+
+def test_exactly_the_ratio_is_enough_also_where_floats_say_otherwise() -> None:
+    def result_of(rows: int) -> Manifest:
+        datasets = {name: Dataset(rows, 0, [], []) for name in DERIVED}
+        return Manifest("", "", {}, "", "", [], 0, datasets)
+
+    for percent in range(1, 101):
+        require_ratio(percent / 100, dict.fromkeys(DERIVED, percent), result_of(100))
+        with pytest.raises(BadInputError, match=f"{percent - 1} rows?, fewer than"):
+            require_ratio(percent / 100, dict.fromkeys(DERIVED, percent - 1), result_of(100))
 
 
 def test_fewer_rejects_are_no_loss_and_a_first_result_has_nothing_to_be_smaller_than(

@@ -91,7 +91,7 @@ def test_a_history_has_the_last_400_runs() -> None:
     assert [run["run_id"] for run in read_history(content)] == [str(number) for number in range(5, 405)]
 
 
-@pytest.mark.parametrize("damage", [b'{"run_id": "half', b"[1]\n", b"\x00\xff\n", b"\n"])
+@pytest.mark.parametrize("damage", [b'{"run_id": "half', b"[1]\n", b"\x00\xff\n", b"\n", b"[" * 100_000])
 def test_a_damaged_line_is_left_out_and_the_others_are_kept(
     publish: Publish, input_path: Path, output_path: Path, damage: bytes
 ) -> None:
@@ -102,6 +102,18 @@ def test_a_damaged_line_is_left_out_and_the_others_are_kept(
     publish("sail", input_path, output_path)
     assert history_of(output_path) == [*first, history_of(output_path)[-1]]
     assert len((output_path / HISTORY).read_bytes().splitlines()) == 2
+
+
+def test_a_folder_in_the_place_of_the_history_is_noticed_before_the_work_begins(
+    run_main: Main, publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    publish("sail", input_path, output_path)
+    earlier = manifest_of(output_path)
+    (output_path / HISTORY).unlink()
+    (output_path / HISTORY).mkdir()
+    status, said = run_main("sail", "--input_path", input_path, "--output_path", output_path)
+    assert (status, said.count(f"{output_path / HISTORY} is not of this job: move it away")) == (2, 1)
+    assert manifest_of(output_path) == earlier
 
 
 def test_a_result_of_before_there_was_a_history_begins_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -95,6 +96,37 @@ def test_a_missing_input_is_summarized(engine: str, run_main: Main, tmp_path: Pa
     assert f"there is no {tmp_path}/nowhere" in summary["error"]
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"tab\t", b"esc\x1b"])
+def test_a_path_that_no_engine_takes_is_a_usage_error(
+    engine: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: bytes
+) -> None:
+    for option, other in (("--input_path", "--output_path"), ("--output_path", "--input_path")):
+        path = str(tmp_path / os.fsdecode(name))
+        with pytest.raises(SystemExit) as left:
+            job.main([option, path, other, str(tmp_path / "x"), "--engine", engine, "--summary", "json"])
+        said = capsys.readouterr()
+        summary = summary_in(said.out)
+        assert left.value.code == summary["exit_status"] == 2
+        line = f"{option} {path!r}: a path is UTF-8, without control characters"
+        assert summary["error"] == line
+        assert said.err.splitlines()[-1] == f"movielens_pipeline: error: {line}"
+
+
+@pytest.mark.parametrize("name", [b"part-\xff", b"part\n1"])
+def test_a_part_whose_name_no_engine_takes_is_a_bad_input(
+    engine: str, run_main: Main, tmp_path: Path, output_path: Path, name: bytes
+) -> None:
+    folder = write_input(tmp_path / "in")
+    whole = (folder / "ratings.dat").rename(tmp_path / "whole")
+    (folder / "ratings.dat").mkdir()
+    part = whole.rename(folder / "ratings.dat" / os.fsdecode(name))
+    arguments = ("--input_path", folder, "--output_path", output_path, "--summary", "json")
+    status, said = run_main(engine, *arguments, out=True)
+    summary = summary_in(said)
+    assert status == summary["exit_status"] == 3
+    assert summary["error"].startswith(f"{str(part)!r}: names of parts are UTF-8")
+
+
 @pytest.mark.parametrize("form", [("--summary", "json"), ("--summary=json",)])
 def test_a_wrong_command_line_is_summarized(
     form: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -135,7 +167,7 @@ def test_a_fault_of_the_job_is_summarized_after_its_traceback(tmp_path: Path, in
     assert "Traceback" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_is_summarized(tmp_path: Path, output_path: Path, number: signal.Signals) -> None:
     # given a run that is busy for some seconds
     folder = write_input(tmp_path / "in")
@@ -181,4 +213,104 @@ def test_a_run_that_does_not_come_to_its_end_after_a_signal_is_summarized_all_th
         time.sleep(0.01)
     process.terminate()
     said, _ = process.communicate(timeout=60)
-    assert process.returncode == summary_in(said)["exit_status"] == 143
+    summary = summary_in(said)
+    assert process.returncode == summary["exit_status"] == 143
+    assert summary["error"] == "interrupted"
+
+
+SIGNALLED = """
+import os, signal, sys
+import movielens_pipeline as job
+from movielens import ending
+from movielens.terminal import leave
+
+def stop(): os.kill(os.getpid(), signal.{number})
+
+def said_at(): stop(); return as_ever()
+
+as_ever = ending.utc_now
+{moment}
+leave(job.main(sys.argv[1:], own_process=True))
+"""
+MOMENTS = {
+    "before_the_command_line_is_read": "job.parse_args = lambda argv: stop()",
+    "when_all_was_published": "ending.utc_now = said_at",
+}
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_the_very_beginning_or_end_leaves_the_run_a_summary(
+    tmp_path: Path, input_path: Path, number: str, moment: str
+) -> None:
+    script = tmp_path / "signalled.py"
+    script.write_text(SIGNALLED.format(number=number, moment=MOMENTS[moment]))
+    done = subprocess.run(
+        [sys.executable, script, "--input_path", input_path, "--output_path", tmp_path / "out", "--summary", "json"],
+        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True, check=False, timeout=60, capture_output=True,
+    )  # fmt: skip
+    summary = summary_in(done.stdout)
+    assert done.returncode == summary["exit_status"]
+    if moment == "when_all_was_published":
+        assert (summary["outcome"], summary["exit_status"]) == ("published", 0)
+    else:
+        assert (summary["error"], summary["exit_status"]) == ("interrupted", 128 + signal.Signals[number])
+
+
+def test_with_nohup_a_run_goes_on_when_its_terminal_is_closed(tmp_path: Path, input_path: Path) -> None:
+    script = tmp_path / "hung_up.py"
+    script.write_text(
+        "import os, signal, sys\nimport movielens_pipeline as job\nfrom movielens.terminal import leave\n"
+        "start = job.get_spark_session\n"
+        "def hang_up(engine):\n    os.kill(os.getpid(), signal.SIGHUP)\n    return start(engine)\n"
+        "job.get_spark_session = hang_up\nleave(job.main(sys.argv[1:], own_process=True))\n"
+    )
+    arguments = ["--input_path", str(input_path), "--output_path", str(tmp_path / "out"), "--summary", "json"]
+    done = subprocess.run(
+        ["nohup", sys.executable, str(script), *arguments],
+        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True, check=False, timeout=60, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, summary_in(done.stdout)["outcome"]) == (0, "published"), done.stderr
+
+
+def in_a_shell(line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the job as `"$@"` in a line of a shell, which says its exit status on standard error."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}; echo status $? >&2", "-", *job_command("sail", *arguments)],
+        env=job_environment(), text=True, check=False, timeout=60, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", ['"$@" >&-', '"$@" 2>&-', '"$@" <&- >&- 2>&-'])
+def test_a_run_whose_streams_are_closed_publishes_as_ever(input_path: Path, output_path: Path, closed: str) -> None:
+    done = in_a_shell(closed, "--input_path", input_path, "--output_path", output_path)
+    assert done.stderr.endswith("status 0\n")
+    assert "Traceback" not in done.stderr
+    assert manifest_of(output_path)["datasets"]["ratings"]["rows"] == len(RATINGS)
+
+
+def test_a_summary_is_said_where_standard_error_is_closed_or_full(input_path: Path, output_path: Path) -> None:
+    for line in ('"$@" 2>&-', '"$@" 2>/dev/full'):
+        done = in_a_shell(line, "--input_path", input_path, "--output_path", output_path, "--summary", "json")
+        assert (summary_in(done.stdout)["outcome"], done.stderr) == ("published", "status 0\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), [('"$@" >/dev/full', "no space left on device"), ('"$@" | true', "broken pipe")]
+)
+def test_a_summary_that_cannot_be_written_is_a_failure_in_a_line_that_says_what_became_of_the_run(
+    input_path: Path, output_path: Path, line: str, reason: str
+) -> None:
+    done = in_a_shell(line, "--input_path", input_path, "--output_path", output_path, "--summary", "json")
+    *_, last, status = done.stderr.splitlines()
+    assert last == (
+        f"movielens_pipeline: error: the summary cannot be written to standard output ({reason}); outcome: published"
+    )
+    assert status == "status 1"
+    assert manifest_of(output_path)
+    # and a run that failed itself keeps its own status
+    done = in_a_shell(line, "--input_path", input_path / "none", "--output_path", output_path, "--summary", "json")
+    *_, why, last, status = done.stderr.splitlines()
+    assert "there is no" in why
+    assert last.endswith("outcome: failed")
+    assert status == "status 3"

@@ -24,7 +24,15 @@ def checked(path: str, engine: str) -> str:
     user = path.partition("/")[0]
     if user.startswith("~") and user != "~" and not os.path.isdir(os.path.expanduser(user)):  # noqa: PTH111, PTH112  # Path.expanduser() raises
         raise UsageError(f"{user} is no home folder; a folder of that name is ./{user}")
-    return absolute(path)
+    path = absolute(path)
+    if not is_sayable(path):
+        raise UsageError("a path is UTF-8, without control characters")
+    return path
+
+
+def is_sayable(path: str) -> bool:
+    """Whether a path can be told to engines: they take UTF-8 without control characters."""
+    return re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", path) is None
 
 
 def absolute(path: str) -> str:
