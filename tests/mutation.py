@@ -31,6 +31,8 @@ TESTS = {
     "manifest": ["test_publishing", "test_faults"],
     "runs": ["test_publishing"],
 }
+# The tests that start no Spark, by their names
+EMBEDDED = "not spark and not s3a and not hdfs and not engines"
 # What lies in no room of its own, or makes no other program: types are not looked at while the job runs
 IGNORED = [r"core/ReplaceBinaryOperator_BitOr_.*"]
 SECONDS_FOR_A_FAULT = 600.0
@@ -45,13 +47,15 @@ def files_of(room: str) -> list[str]:
 def write_configuration(copy: Path, room: str) -> None:
     """What cosmic-ray is to do, in its file."""
     tests = [f"tests/{name}.py" for name in TESTS[room] if (copy / "tests" / f"{name}.py").exists()]
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider -m 'not thorough' -k 'not spark' {' '.join(tests)}"
+    command = (
+        f"{sys.executable} -m pytest -x -q -p no:cacheprovider -m 'not thorough' -k '{EMBEDDED}' {' '.join(tests)}"
+    )
     lines = [
         "[cosmic-ray]",
         f"module-path = {json.dumps(files_of(room))}",
         f"timeout = {SECONDS_FOR_A_FAULT}",
         "excluded-modules = []",
-        f"test-command = {json.dumps(command)}",
+        f"test-command = {json.dumps(' '.join([command, *tests]))}",
         "[cosmic-ray.distributor]",
         'name = "local"',
         "[cosmic-ray.filters.operators-filter]",
