@@ -16,7 +16,8 @@
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                        credentials, from wherever the AWS command line takes them
 #
-# Exit status: 0; 1 when AWS or docker refuse something, 2 for wrong usage.
+# Exit status: 0; 1 when AWS or docker refuse something, 2 for wrong usage, 129, 130 or 143 when a signal ended it: AWS
+# ends what it does with a stack (which one is said), and the next start goes on from there.
 set -euo pipefail
 
 main() {
@@ -36,12 +37,16 @@ main() {
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   require_bucket
   use_aws_cli "$root"
+  end_by finish
   find_account
   FARGATE_TIME_LIMIT=${FARGATE_TIME_LIMIT:-2h}
   seconds_in FARGATE_TIME_LIMIT >/dev/null
   local image=movielens_pipeline:fargate storage registry schedule repository base tag digest architecture=X86_64
+  LOGGED_IN=''
   base=$(newest_base "$root")
+  stop_where_asked
   build_image "$root" "$image" embedded "$base"
+  stop_where_asked
   [[ $(docker image inspect --format '{{.Architecture}}' "$image") != arm64 ]] || architecture=ARM64
   deploy_storage "$root"
   deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"
@@ -51,6 +56,7 @@ main() {
   # of the same files there is an image for each base image and each architecture
   tag=$(cat "$root/VERSION")-$(made_of "$image")-$(tr '[:upper:]' '[:lower:]' <<<"$architecture")
   push_image "$image" "$repository" "$tag"
+  stop_where_asked
   digest=$(digest_of "$tag")
   storage=$(stack_outputs "$STACK_NAME-storage")
   deploy_stack "$STACK_NAME-fargate" "$root/infrastructure/fargate.yaml" "Name=$STACK_NAME" \
@@ -75,16 +81,19 @@ push_image() {
   digest=$(digest_of "$tag")
   [[ -z $digest ]] || return 0
   password=$(ask ecr get-login-password)
-  # shellcheck disable=SC2064 # the registry is named now
-  trap "docker logout '${repository%%/*}' >/dev/null" EXIT # however this ends
+  LOGGED_IN=${repository%%/*} # for finish, however this ends
   docker login --username AWS --password-stdin "${repository%%/*}" <<<"$password" >/dev/null ||
     die 1 "docker login ${repository%%/*} failed, for the reason above"
   docker tag "$image" "$repository:$tag"
   say "pushing $repository:$tag"
   docker push --quiet "$repository:$tag" >/dev/null || die 1 "docker push $repository:$tag failed, for the reason above"
   docker rmi "$repository:$tag" >/dev/null
-  docker logout "${repository%%/*}" >/dev/null
-  trap - EXIT
+}
+
+# finish: leaves no password of the registry, and says what AWS goes on with.
+finish() {
+  [[ -z $LOGGED_IN ]] || docker logout "$LOGGED_IN" >/dev/null || true
+  say_what_goes_on
 }
 
 # digest_of TAG: prints the digest of the image in the registry; nothing where there is none.

@@ -16,7 +16,8 @@
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                        credentials, from wherever the AWS command line takes them
 #
-# Exit status: 0; 1 when AWS refuses something, 2 for wrong usage.
+# Exit status: 0; 1 when AWS refuses something, 2 for wrong usage, 129, 130 or 143 when a signal ended it: AWS ends what
+# it does with a stack (which one is said), and the next start goes on from there.
 set -euo pipefail
 
 main() {
@@ -32,6 +33,7 @@ main() {
   [[ $# == 0 || $* == --delete ]] || die 2 "unknown argument: $*; --help tells which there are"
   require_bucket
   use_aws_cli "$root"
+  end_by say_what_goes_on
   find_account
   if [[ ${1:-} == --delete ]]; then
     require_no_schedule serverless
@@ -41,6 +43,7 @@ main() {
   fi
   local storage roles key
   make_spot_role
+  stop_where_asked
   deploy_storage "$root"
   deploy_stack "$STACK_NAME-network" "$root/infrastructure/network.yaml"
   storage=$(stack_outputs "$STACK_NAME-storage")

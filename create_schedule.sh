@@ -19,13 +19,14 @@
 #   S3_BUCKET_NAME       the bucket; required
 #   AWS_DEFAULT_REGION   where
 #   EMR_RELEASE_LABEL    serverless: the release of EMR, with Spark 4 (emr-spark-8.1.0)
-#   EMR_TIME_LIMIT       serverless: after which time EMR ends the job: 90s, 30m or 2h (2h)
+#   EMR_TIME_LIMIT       serverless: after which time EMR ends the job: 5m at least, 30m or 2h (2h)
 #   EMR_MAX_VCPU         serverless: how far it may grow, with 4 GB a vCPU (16)
 #   STACK_NAME           what the names of the stacks begin with (movielens-pipeline)
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                        credentials, from wherever the AWS command line takes them
 #
-# Exit status: 0; 1 when AWS refuses something, 2 for wrong usage.
+# Exit status: 0; 1 when AWS refuses something, 2 for wrong usage, 129, 130 or 143 when a signal ended it: AWS ends what
+# it does with a stack (which one is said), and the next start goes on from there.
 set -euo pipefail
 
 main() {
@@ -50,13 +51,16 @@ main() {
   if [[ -n $SERVERLESS ]]; then
     way=serverless EMR_TIME_LIMIT=${EMR_TIME_LIMIT:-2h} EMR_MAX_VCPU=${EMR_MAX_VCPU:-16} DRY_RUN=''
     TIME_LIMIT=$(seconds_in EMR_TIME_LIMIT)
+    require_time_of_serverless
     require_number EMR_MAX_VCPU
     require_release
   fi
   use_aws_cli "$root"
+  end_by say_what_goes_on
   shift
   # the alarm counts from now on; without it, it would be one from the start
   ask cloudwatch put-metric-data --namespace "$STACK_NAME" --metric-name SuccessfulRuns --value 1
+  stop_where_asked
   "deploy_${way}_schedule" "$root" "Expression=$expression" "Email=$ALARM_EMAIL" "Hours=$ALARM_HOURS" \
     "Arguments=$(json_list --input_path "s3://$S3_BUCKET_NAME/dataset" --output_path "s3://$S3_BUCKET_NAME/output" \
       --if_changed --summary json "$@")"

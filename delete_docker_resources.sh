@@ -11,7 +11,8 @@
 #                        credentials, from wherever the AWS command line takes them
 #
 # Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something or there is a schedule; 2 for wrong
-#              usage.
+# usage, 129, 130 or 143 when a signal ended it: AWS ends what it does with a stack (which one is said), and the next
+# start goes on from there.
 set -euo pipefail
 
 main() {
@@ -27,20 +28,29 @@ main() {
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   require_bucket
   use_aws_cli "$root"
+  end_by say_what_goes_on
   require_no_schedule fargate
   local outputs tasks task
+  let_stack_rest "$STACK_NAME-fargate" # what it is made of is not known before
   outputs=$(stack_outputs "$STACK_NAME-fargate")
   if [[ -n $outputs ]]; then
     tasks=$(ask ecs list-tasks --cluster "$STACK_NAME" --query 'taskArns')
     for task in $tasks; do
       ask ecs stop-task --cluster "$STACK_NAME" --task "$task" --reason 'delete_docker_resources.sh' >/dev/null
-      ask ecs wait tasks-stopped --cluster "$STACK_NAME" --tasks "$task"
+      in_time 600 task_is_stopped "$task" || die 1 "task ${task##*/} does not stop"
       say "task ${task##*/} is stopped"
     done
   fi
   delete_stack "$STACK_NAME-fargate"
   delete_stack "$STACK_NAME-registry"
   delete_what_is_shared "$STACK_NAME-emr"
+}
+
+# task_is_stopped TASK
+task_is_stopped() {
+  local status
+  status=$(ask ecs describe-tasks --cluster "$STACK_NAME" --tasks "$1" --query 'tasks[0].lastStatus') || exit
+  [[ $status == STOPPED || $status == None ]] # the second of one that AWS has forgotten
 }
 
 main "$@"

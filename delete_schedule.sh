@@ -8,7 +8,8 @@
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                        credentials, from wherever the AWS command line takes them
 #
-# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something, 2 for wrong usage.
+# Exit status: 0, also where nothing is left to remove; 1 when AWS refuses something, 2 for wrong usage, 129, 130 or 143
+# when a signal ended it: AWS ends what it does with a stack (which one is said), and the next start goes on from there.
 set -euo pipefail
 
 main() {
@@ -23,6 +24,7 @@ main() {
   help_if_asked "$@"
   [[ $# == 0 ]] || die 2 "unknown argument: $*; --help tells what it goes by"
   use_aws_cli "$root"
+  end_by say_what_goes_on
   delete_stack "$STACK_NAME-schedule"
 }
 

@@ -19,7 +19,7 @@
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...
 #                                 credentials, from wherever the AWS command line takes them
 #   EMR_RELEASE_LABEL             the release of EMR, with Spark 4 (emr-spark-8.1.0)
-#   EMR_TIME_LIMIT                after which time EMR ends the job: 90s, 30m or 2h (2h)
+#   EMR_TIME_LIMIT                after which time EMR ends the job: 90s (serverless: 5m at least), 30m or 2h (2h)
 #   EMR_START_LIMIT               how much longer this script waits before it ends all, for the start takes time (30m)
 #   EMR_INSTANCE_TYPES            cluster: what it may be made of (m7g.xlarge m6g.xlarge m6gd.xlarge r6g.xlarge)
 #   EMR_CORE_INSTANCES            cluster: how many, on spot where there is some, beside the primary (2)

@@ -4,15 +4,18 @@
 STACK_NAME=${STACK_NAME:-movielens-pipeline}
 POLL_SECONDS=${POLL_SECONDS:-10}
 PATIENCE_SECONDS=${PATIENCE_SECONDS:-60} # how long a call that was throttled or got no answer is tried again
+ANSWER_SECONDS=${ANSWER_SECONDS:-30}     # how long the answer to one is waited for
+UNANSWERED=6                             # the status of ask_to_start where the call may have been carried out
 STILL_RUNNING=5                          # the exit status where something may still run and cost
 ACCOUNT=''                               # whose credentials these are
 LOG=''                                   # what fetch_log got
 COMPLAINT=''                             # what try got where it failed
 SIGNALLED=0                              # the exit status that a signal has asked for
+UNDER_WAY=''                             # the stack that AWS makes, changes or removes at the moment
 
 # use_aws_cli ROOT: the aws of this machine; where there is none, one of the project's own.
 use_aws_cli() {
-  export AWS_PAGER='' AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-5}
+  export AWS_PAGER='' AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-3}
   command -v aws >/dev/null && return
   make_environment "$1/.venv-aws" "$1/requirements/aws.txt"
   export PATH="$PATH:$1/.venv-aws/bin"
@@ -25,7 +28,17 @@ say() {
 
 # ask SERVICE OPERATION ARGUMENT...: prints what AWS answers, as text. Where it refuses, one line says why, and out.
 ask() {
-  try --output text "$@" || die 1 "aws $1 $2: $(in_one_line "$COMPLAINT")"
+  try --output text "$@" || die 1 "$(refusal_of "$@")"
+}
+
+# refusal_of SERVICE OPERATION ARGUMENT...: prints why AWS refuses the call, which try has made.
+refusal_of() {
+  printf 'aws %s %s: %s\n' "$1" "$2" "$(in_one_line "$COMPLAINT")"
+}
+
+# call_aws ARGUMENT...: calls aws, which waits a minute for each answer by itself.
+call_aws() {
+  aws "$@" --cli-connect-timeout "$ANSWER_SECONDS" --cli-read-timeout "$ANSWER_SECONDS"
 }
 
 # try ARGUMENT...: calls aws; what may pass is tried once more at least. Where it does not, sets COMPLAINT and fails.
@@ -33,7 +46,7 @@ try() {
   local status tried='' until=$((SECONDS + PATIENCE_SECONDS))
   while :; do
     status=0
-    { COMPLAINT=$(aws "$@" 2>&1 >&3) || status=$?; } 3>&1
+    { COMPLAINT=$(call_aws "$@" 2>&1 >&3) || status=$?; } 3>&1
     ((status != 0)) || return 0
     # all that the command line has to say where it could not look at a change set
     [[ $COMPLAINT != *"'Status'" ]] || COMPLAINT='DescribeChangeSet was throttled, or is not allowed'
@@ -49,9 +62,14 @@ try() {
 may_pass() {
   case $1 in
   *hrottl* | *'Rate exceeded'* | *TooManyRequests* | *RequestLimitExceeded* | *SlowDown*) ;;
-  *'Could not connect'* | *'Connection was closed'* | *imeout* | *'(50'[0-9]')'* | *InternalServer* | *InternalFailure* | *Unavailable*)
-    [[ -z ${ONCE:-} ]]
-    ;;
+  *) [[ -z ${ONCE:-} ]] && may_be_carried_out "$1" ;;
+  esac
+}
+
+# may_be_carried_out COMPLAINT: whether it is not known what became of the call, for there was no answer that tells.
+may_be_carried_out() {
+  case $1 in
+  *'Could not connect'* | *'Connection was closed'* | *imeout* | *'(50'[0-9]')'* | *InternalServer* | *InternalFailure* | *Unavailable*) ;;
   *) return 1 ;;
   esac
 }
@@ -60,6 +78,14 @@ may_pass() {
 ask_whole() (
   trap '' HUP INT TERM
   ask "$@"
+)
+
+# ask_to_start SERVICE OPERATION ARGUMENT...: as ask_whole; the status is UNANSWERED where it may have been carried out.
+ask_to_start() (
+  trap '' HUP INT TERM
+  ! try --output text "$@" || exit 0
+  ! may_be_carried_out "$COMPLAINT" || die "$UNANSWERED" "$(refusal_of "$@")"
+  die 1 "$(refusal_of "$@")"
 )
 
 # in_one_line TEXT
@@ -134,7 +160,7 @@ stop_where_asked() {
 # pause SECONDS: waits, or ends at once where a signal asks for it.
 pause() {
   stop_where_asked
-  sleep "$1" &
+  sleep "$1" >/dev/null 2>&1 & # with nothing open that somebody reads to its end
   wait $! || kill $! 2>/dev/null || true
   stop_where_asked
 }
@@ -169,6 +195,11 @@ require_release() {
   EMR_RELEASE_LABEL=${EMR_RELEASE_LABEL:-emr-spark-8.1.0}
   [[ ! $EMR_RELEASE_LABEL =~ ^emr-[1-7]\. ]] ||
     die 2 "EMR_RELEASE_LABEL is $EMR_RELEASE_LABEL, which has Spark 3; the job needs Spark 4: emr-spark-8.1.0"
+}
+
+# require_time_of_serverless: out with one line unless TIME_LIMIT, in seconds, is one that EMR Serverless takes.
+require_time_of_serverless() {
+  ((TIME_LIMIT >= 300)) || die 2 'EMR Serverless wants a time limit of at least 5m'
 }
 
 # find_account: sets ACCOUNT.
@@ -249,20 +280,26 @@ with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as archive:
 PYTHON
 }
 
-# fetch_log ADDRESS: sets LOG to a compressed log of the bucket; fails where it is not there yet.
+# fetch_log ADDRESS: sets LOG to a compressed log of the bucket, or COMPLAINT; fails where it is not there yet.
 # shellcheck disable=SC2034 # it is for the caller
 fetch_log() {
   local file status=0
   file=$(mktemp)
-  aws s3api get-object --bucket "$S3_BUCKET_NAME" --key "${1#"s3://$S3_BUCKET_NAME/"}" \
-    --expected-bucket-owner "$ACCOUNT" "$file" >/dev/null 2>&1 && LOG=$(gunzip <"$file" 2>/dev/null) || status=1
+  if try s3api get-object --bucket "$S3_BUCKET_NAME" --key "${1#"s3://$S3_BUCKET_NAME/"}" \
+    --expected-bucket-owner "$ACCOUNT" "$file" >/dev/null; then
+    COMPLAINT=''
+    LOG=$(gunzip <"$file" 2>/dev/null) || status=1
+  elif [[ $COMPLAINT == *NoSuchKey* ]]; then
+    status=1
+  fi
   rm -f "$file"
   return "$status"
 }
 
 # wait_for_log FOLDER: sets LOG to what the driver said, or says that there is nothing.
 wait_for_log() {
-  in_time "$LOG_SECONDS" fetch_log "$1/stdout.gz" || say "no log at $1/stdout.gz"
+  in_time "$LOG_SECONDS" fetch_log "$1/stdout.gz" || COMPLAINT='it did not come'
+  [[ -z $COMPLAINT ]] || say "no log at $1/stdout.gz: $(in_one_line "$COMPLAINT")"
 }
 
 # more_of FOLDER: prints how to see the log of Spark.
@@ -317,11 +354,16 @@ value_of() {
   awk -F '\t' -v key="$2" '$1 == key { print $2 }' <<<"$1"
 }
 
+# say_what_goes_on: for set-ups and removals that end before AWS has ended what they asked for.
+say_what_goes_on() {
+  [[ -z $UNDER_WAY ]] || say "stack $UNDER_WAY is still under way at AWS, and costs nothing; run the script again to go on"
+}
+
 # deploy_stack NAME TEMPLATE PARAMETER=VALUE...: makes the stack, or brings it up to date; the change set is shown.
 deploy_stack() {
   local name=$1 template=$2 status answer change_set
   shift 2
-  in_time 1800 stack_rests "$name" || die 1 "stack $name does not come to rest; look at its events in the console"
+  let_stack_rest "$name"
   status=$(stack_status "$name")
   if [[ $status == ROLLBACK_COMPLETE || $status == ROLLBACK_FAILED || $status == DELETE_FAILED ]]; then
     delete_stack "$name" # the remains of one that could not be made
@@ -332,6 +374,7 @@ deploy_stack() {
   answer=$(ask_whole cloudformation deploy --stack-name "$name" --template-file "$template" --no-execute-changeset \
     --capabilities CAPABILITY_IAM --no-fail-on-empty-changeset --tags "application=$STACK_NAME" \
     ${parameters[@]+"${parameters[@]}"})
+  stop_where_asked
   change_set=$(grep -o 'arn:[^ ]*:changeSet/[^ ]*' <<<"$answer") || {
     say "stack $name is up to date"
     return
@@ -339,23 +382,45 @@ deploy_stack() {
   say "stack $name:"
   ask cloudformation describe-change-set --stack-name "$name" --change-set-name "$change_set" \
     --query 'Changes[].ResourceChange.[Action,ResourceType,LogicalResourceId,Replacement]' | sed 's/^/  /' >&2
-  ask_whole cloudformation execute-change-set --stack-name "$name" --change-set-name "$change_set"
-  local change=update
-  [[ -n $status && $status != REVIEW_IN_PROGRESS ]] || change=create
-  wait_for_stack "$name" "$change"
+  execute_change_set "$name" "$change_set"
+  local wanted=UPDATE_COMPLETE
+  [[ -n $status && $status != REVIEW_IN_PROGRESS ]] || wanted=CREATE_COMPLETE
+  wait_for_stack "$name" "$wanted"
 }
 
-# wait_for_stack NAME create|update|delete: waits for the end of what is under way with the stack, which must be a success.
+# execute_change_set STACK CHANGE_SET: has AWS make the changes. The token tells a call whose answer was lost from another.
+execute_change_set() (
+  trap '' HUP INT TERM
+  local call=(cloudformation execute-change-set --stack-name "$1" --change-set-name "$2" --client-request-token "${2##*/}")
+  try "${call[@]}" || [[ $COMPLAINT == *TokenAlreadyExists* ]] || die 1 "$(refusal_of "${call[@]}")"
+)
+
+# wait_for_stack NAME STATUS: waits for the end of what is under way with the stack, which must be of the status then; of
+# none where it is to be gone. Not by aws, which does not heed a signal until it has waited to the end.
 wait_for_stack() {
   local reason
-  try cloudformation wait "stack-$2-complete" --stack-name "$1" && return
-  [[ $COMPLAINT == *'terminal failure'* || $COMPLAINT == *'Max attempts'* ]] ||
-    die 1 "aws cloudformation wait: $(in_one_line "$COMPLAINT")"
+  UNDER_WAY=$1
+  stop_where_asked
+  in_time 3600 stack_has_ended "$1" "$2" || true
+  UNDER_WAY=''
+  [[ $STACK_STATUS != "$2" ]] || return 0
   reason=$(why_stack_failed "$1")
   die 1 "stack $1: $reason"
 }
 
-# stack_rests NAME: whether nothing is under way with the stack; an earlier start of the script may have been killed.
+# stack_has_ended NAME STATUS: whether the stack is of the status, or will never be; sets STACK_STATUS.
+stack_has_ended() {
+  STACK_STATUS=$(stack_status "$1") || exit
+  [[ $STACK_STATUS == "$2" || -z $STACK_STATUS || $STACK_STATUS == *_FAILED || $STACK_STATUS == *ROLLBACK_COMPLETE ]]
+}
+
+# let_stack_rest NAME: waits until nothing is under way with the stack; an earlier start of the script may have been killed.
+let_stack_rest() {
+  in_time 1800 stack_rests "$1" || die 1 "stack $1 does not come to rest; look at its events in the console"
+  stop_where_asked
+}
+
+# stack_rests NAME
 stack_rests() {
   local status
   status=$(stack_status "$1") || exit
@@ -373,13 +438,14 @@ ResourceStatus, '_FAILED')] | [0].[LogicalResourceId,ResourceStatusReason]")
 # delete_stack NAME: removes the stack and what belongs to it.
 delete_stack() {
   local status
+  let_stack_rest "$1" # one that is being changed cannot be removed
   status=$(stack_status "$1")
   if [[ -z $status ]]; then
     say "stack $1 is not there"
     return
   fi
   ask_whole cloudformation delete-stack --stack-name "$1"
-  wait_for_stack "$1" delete
+  wait_for_stack "$1" ''
   say "stack $1 is deleted"
 }
 

@@ -9,7 +9,7 @@ PERMISSIONS=(s3:ListBucket s3:PutObject s3:GetObject cloudformation:DescribeStac
   elasticmapreduce:AddTags elasticmapreduce:DescribeCluster elasticmapreduce:ListSteps elasticmapreduce:ListInstances
   elasticmapreduce:ListInstanceFleets elasticmapreduce:ListInstanceGroups elasticmapreduce:ListBootstrapActions
   elasticmapreduce:ListClusters elasticmapreduce:TerminateJobFlows iam:PassRole)
-CALL=() CLUSTER_ID='' CLUSTER_NAME='' REASON=''
+CALL=() CLUSTER_ID='' CLUSTER_NAME='' REASON='' STARTS=''
 
 # plan ARGUMENT...: sets CALL, of aws, and the name by which the cluster can be found.
 plan() {
@@ -89,13 +89,23 @@ show_plan() {
 }
 
 # start: starts the cluster, and sets CLUSTER_ID. It is asked for once, since a second request would start a second one;
-# where the answer is lost, the cluster is known by its name.
+# where the answer is lost, or comes too late, the cluster is known by its name.
 start() {
-  CLUSTER_ID=$(AWS_MAX_ATTEMPTS=1 ONCE=yes ask_whole "${CALL[@]}" --query ClusterId) || CLUSTER_ID=$(clusters_by_name)
+  STARTS=maybe
+  CLUSTER_ID=$(AWS_MAX_ATTEMPTS=1 ONCE=yes ask_to_start "${CALL[@]}" --query ClusterId) || {
+    (($? == UNANSWERED)) || STARTS=''
+    [[ -z $STARTS ]] || in_time "$PATIENCE_SECONDS" find_cluster || true
+  }
   [[ -n $CLUSTER_ID ]] || exit 1
   WHAT="cluster $CLUSTER_ID"
   say "$WHAT, $EMR_RELEASE_LABEL"
   stop_where_asked
+}
+
+# find_cluster: sets CLUSTER_ID, where there is a cluster of this run.
+find_cluster() {
+  CLUSTER_ID=$(clusters_by_name) || exit
+  [[ -n $CLUSTER_ID ]]
 }
 
 # clusters_by_name: prints the clusters of this run that have not ended.
@@ -170,7 +180,10 @@ $(cost_of $((instances * DEADLINE)) "$EMR_PRICE_PER_INSTANCE_HOUR") USD, at the 
 say_what_the_cluster_used() {
   local answer begun ended seconds=0 instances=0
   answer=$(ask emr list-instances --cluster-id "$CLUSTER_ID" \
-    --query 'Instances[].Status.Timeline.[CreationDateTime,EndDateTime]')
+    --query 'Instances[].Status.Timeline.[CreationDateTime,EndDateTime]') || {
+    say 'what it used is not known'
+    return 0
+  }
   while IFS=$'\t' read -r begun ended; do
     [[ -n $begun && -n $ended && $ended != None ]] || continue
     instances=$((instances + 1))
@@ -185,7 +198,9 @@ clean_up() {
   local ids=$CLUSTER_ID id price status=0
   [[ -z $ENDED ]] || return 0
   price=$(cost_of $(((EMR_CORE_INSTANCES + 1) * 3600)) "$EMR_PRICE_PER_INSTANCE_HOUR")
-  if [[ -z $ids ]] && ! ids=$(clusters_by_name); then
+  [[ -n $ids ]] || ids=$(clusters_by_name) || STARTS=unknown
+  # AWS may start it after this, where it has not answered
+  if [[ -z $ids && -n $STARTS ]]; then
     say_left "a cluster named $CLUSTER_NAME" "$price" "aws emr list-clusters --active finds its id for \
 aws emr terminate-clusters --cluster-ids ID"
     return 1

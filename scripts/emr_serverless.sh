@@ -9,13 +9,13 @@ PERMISSIONS=(s3:ListBucket s3:PutObject s3:GetObject cloudformation:DescribeStac
   emr-serverless:TagResource emr-serverless:GetApplication emr-serverless:ListApplications
   emr-serverless:UpdateApplication emr-serverless:StartJobRun emr-serverless:GetJobRun emr-serverless:ListJobRuns
   emr-serverless:CancelJobRun emr-serverless:StopApplication emr-serverless:DeleteApplication iam:PassRole)
-CREATE=() CALL=() APPLICATION_ID='' APPLICATION_NAME='' JOB_RUN_ID=''
+CREATE=() CALL=() APPLICATION_ID='' APPLICATION_NAME='' JOB_RUN_ID='' STARTS=''
 
 # plan ARGUMENT...: sets CREATE and CALL, of aws, and the name by which the application can be found.
 plan() {
   local role=${IAM_ROLE_ARN:-} outputs
   require_number EMR_MAX_VCPU
-  ((TIME_LIMIT >= 300)) || die 2 'EMR Serverless wants a time limit of at least 5m'
+  require_time_of_serverless
   if [[ -z $role ]]; then
     outputs=$(stack_outputs "$STACK_NAME-emr")
     role=$(value_of "$outputs" ServerlessJobRole)
@@ -78,7 +78,11 @@ show_plan() {
 # start: starts the job run, and before it the application where there is none.
 start() {
   start_application
-  JOB_RUN_ID=$(ask_whole "${CALL[@]}" --application-id "$APPLICATION_ID" --query jobRunId)
+  STARTS=maybe
+  JOB_RUN_ID=$(ask_to_start "${CALL[@]}" --application-id "$APPLICATION_ID" --query jobRunId) || {
+    (($? == UNANSWERED)) || STARTS=''
+    exit 1
+  }
   WHAT="job run $JOB_RUN_ID"
   say "$WHAT"
 }
@@ -152,10 +156,11 @@ end_as_it_ended() {
   local answer state seconds vcpu memory details log
   log=s3://$S3_BUCKET_NAME/logs/applications/$APPLICATION_ID/jobs/$JOB_RUN_ID/SPARK_DRIVER
   wait_for_log "$log"
-  say "$LOG"
+  [[ -z $LOG ]] || say "$LOG"
   # the details may be empty, so they are last
   answer=$(ask emr-serverless get-job-run --application-id "$APPLICATION_ID" --job-run-id "$JOB_RUN_ID" --query \
-    'jobRun.[state,totalExecutionDurationSeconds,billedResourceUtilization.vCPUHour,billedResourceUtilization.memoryGBHour,stateDetails]')
+    'jobRun.[state,totalExecutionDurationSeconds,billedResourceUtilization.vCPUHour,billedResourceUtilization.memoryGBHour,stateDetails]') ||
+    answer=$ENDED$'\tNone\tNone\tNone\t' # which state it is in is known
   IFS=$'\t' read -r state seconds vcpu memory details <<<"$answer"
   say_what_the_job_run_used "$vcpu" "$memory"
   [[ $state == SUCCESS ]] && exit 0
@@ -238,7 +243,10 @@ end_job_run() {
   local id=$JOB_RUN_ID state
   [[ -z $ENDED ]] || return 0
   [[ -n $id ]] || id=$(unfinished_job_run) || exit
-  [[ -n $id ]] || return 0
+  if [[ -z $id ]]; then # AWS may start it after this, where it has not answered and the application stays
+    [[ -z $STARTS || -z $KEEP ]]
+    return
+  fi
   state=$(job_run_state "$id" 2>/dev/null) || state=UNKNOWN
   if [[ " $AFTER_ITS_END CANCELLING " != *" $state "* ]]; then
     (ask emr-serverless cancel-job-run --application-id "$APPLICATION_ID" --job-run-id "$id" >/dev/null) ||

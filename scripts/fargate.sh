@@ -4,7 +4,7 @@
 # what whoever runs it may have to do, as docs/aws.md says
 PERMISSIONS=(s3:ListBucket s3:PutObject s3:GetObject cloudformation:DescribeStacks ecs:RunTask ecs:DescribeTasks
   ecs:ListTasks ecs:StopTask logs:GetLogEvents iam:PassRole)
-CALL=() TASK='' CLUSTER='' LOG_GROUP='' LOG_TOKEN=''
+CALL=() TASK='' CLUSTER='' LOG_GROUP='' LOG_TOKEN='' STARTS=''
 
 # plan ARGUMENT...: sets CALL, of aws, and where the task and its log can be found.
 plan() {
@@ -41,10 +41,14 @@ show_plan() {
 # start: starts the task and sets TASK.
 start() {
   local answer reason
-  answer=$(ask_whole "${CALL[@]}" --query '[tasks[0].taskArn,failures[0].reason]')
+  STARTS=maybe
+  answer=$(ask_to_start "${CALL[@]}" --query '[tasks[0].taskArn,failures[0].reason]') || {
+    (($? == UNANSWERED)) || STARTS=''
+    exit 1
+  }
   IFS=$'\t' read -r TASK reason <<<"$answer"
   if [[ $TASK == None ]]; then
-    TASK=''
+    TASK='' STARTS=''
     die 1 "the task could not be started: $reason"
   fi
   WHAT="task ${TASK##*/}"
@@ -67,7 +71,7 @@ show_new_log() {
   local answer call=(logs get-log-events --log-group-name "$LOG_GROUP" --log-stream-name
     "task/movielens_pipeline/${TASK##*/}" --start-from-head --no-paginate)
   [[ -z $LOG_TOKEN ]] || call+=(--next-token "$LOG_TOKEN")
-  answer=$(aws --output text "${call[@]}" --query '[nextForwardToken,events[].[message]]' 2>/dev/null) || return 0
+  answer=$(call_aws --output text "${call[@]}" --query '[nextForwardToken,events[].[message]]' 2>/dev/null) || return 0
   LOG_TOKEN=${answer%%$'\n'*}
   [[ $answer != *$'\n'* ]] || say "${answer#*$'\n'}"
 }
@@ -153,7 +157,10 @@ price_of_an_hour() {
 clean_up() {
   local tasks=$TASK task status=0
   [[ -z $ENDED ]] || return 0
-  if [[ -z $tasks ]] && ! tasks=$(ask ecs list-tasks --cluster "$CLUSTER" --started-by "$RUN_ID" --query taskArns); then
+  [[ -n $tasks ]] || tasks=$(ask ecs list-tasks --cluster "$CLUSTER" --started-by "$RUN_ID" --query taskArns) ||
+    STARTS=unknown
+  # AWS may start it after this, where it has not answered
+  if [[ -z $tasks && -n $STARTS ]]; then
     say_left "a task of cluster $CLUSTER, started by $RUN_ID" "$(price_of_an_hour)" "aws ecs list-tasks --cluster $CLUSTER \
 --started-by $RUN_ID finds its id for aws ecs stop-task --cluster $CLUSTER --task ID"
     return 1

@@ -368,14 +368,44 @@ def test_a_call_that_is_denied_is_one_line_and_leaves_nothing_running(
     assert applications(plane) == []
 
 
-def test_a_cluster_whose_id_got_lost_is_found_again_and_no_second_one_is_started(
-    scripts: AwsScripts, plane: awsserver.ControlPlane
+@pytest.mark.parametrize("what", ["lose", "late"])
+def test_a_cluster_whose_id_got_lost_or_comes_too_late_is_found_again_and_no_second_one_is_started(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, what: str
 ) -> None:
     before = len(plane.client("emr").list_clusters()["Clusters"])
-    plane.fault = on("RunJobFlow", "lose", 1)
-    done = scripts.run(SCRIPT, EMR_TIME_LIMIT="1s")
+    plane.lateness, plane.fault = 8, on("RunJobFlow", what, 1)
+    done = scripts.run(SCRIPT, EMR_TIME_LIMIT="1s", ANSWER_SECONDS="4", PATIENCE_SECONDS="30")
     assert done.returncode == 124, done.stderr
     assert len(plane.client("emr").list_clusters()["Clusters"]) == before + 1
+    assert plane.is_anything_running() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "operation", "what", "command"),
+    [
+        ([], "RunJobFlow", r"a cluster named \S+", "aws emr list-clusters --active finds its id .*"),
+        (["--serverless", "--keep"], "StartJobRun", r"job run of the name \S+",
+         r"aws emr-serverless cancel-job-run --application-id \w+ --job-run-id ID"),
+    ],
+)  # fmt: skip
+def test_what_may_still_come_for_its_start_was_not_answered_is_said(
+    scripts: AwsScripts, plane: awsserver.ControlPlane, arguments: list[str], operation: str, what: str, command: str
+) -> None:
+    plane.fault = on(operation, "hang")
+    done = scripts.run(SCRIPT, *arguments, ANSWER_SECONDS="2", PATIENCE_SECONDS="1")
+    assert done.returncode == 5, done.stderr
+    assert re.search("error: aws emr.*: .*timeout", done.stderr)
+    assert re.search(LEFT.format(what=what, command=command), done.stderr), done.stderr
+
+
+def test_a_job_keeps_its_status_where_what_it_used_is_not_told_though_every_answer_is_slow(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    plane.lateness = 0.5
+    plane.fault = lambda operation, _: "deny" if operation == "ListInstances" else "late"
+    done = scripts.run(SCRIPT, EMR_TIME_LIMIT="1s")
+    assert done.returncode == 124, done.stderr
+    assert "what it used is not known\n" in done.stderr
     assert plane.is_anything_running() == []
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.ecs.models import ecs_backends
 
 from tests.support import awsserver, s3server
 from tests.support.awsscripts import PATH_OF_USERS, AwsScripts, on, permissions, wait_until
@@ -97,7 +98,7 @@ def test_the_set_up_can_be_run_again_updated_and_removed_but_for_the_bucket(
     # when another set-up is removed, twice, of which a task runs
     other = AwsScripts(scripts.clone, plane, f"gone-{secrets.token_hex(4)}")
     assert other.run("create_docker_resources.sh").returncode == 0
-    plane.fate = "stuck"
+    plane.stays = "PENDING"
     running = other.start(SCRIPT)
     wait_until(lambda: "DescribeTasks" in plane.calls)
     removed = [other.run("delete_docker_resources.sh") for _ in range(2)]
@@ -174,7 +175,7 @@ def test_an_image_of_another_architecture_or_base_is_another_image(
     assert scripts.run(SCRIPT, "--check").returncode == 0
 
 
-def test_the_login_to_the_registry_is_removed_where_the_push_fails(
+def test_the_login_to_the_registry_is_removed_where_the_push_fails_or_is_interrupted(
     scripts: AwsScripts, plane: awsserver.ControlPlane, docker_shim: Callable[[str], str]
 ) -> None:
     # given an image that is not in the registry, and a push that fails
@@ -184,7 +185,22 @@ def test_the_login_to_the_registry_is_removed_where_the_push_fails(
     assert made.returncode == 1
     assert re.search(r"error: docker push \S+-arm64 failed, for the reason above$", made.stderr, re.MULTILINE)
     assert not logged_in(plane)
+    # given a Ctrl-C in the middle of the push, or before it while the base image is looked for
+    for command in ("push", "pull"):
+        plane.reset()
+        path = docker_shim(f"*inspect*Architecture*) echo arm64 ;;\n{command}*) kill -INT 0; sleep 60")
+        made = own.run("create_docker_resources.sh", PATH=path)
+        # then the script ends there
+        assert made.returncode == 130, made.stderr
+        assert ("CreateChangeSet" in plane.calls) == (command == "push")
+        assert "ready" not in made.stderr
+        assert not logged_in(plane)
+    # when the removal is interrupted, then it ends there, and goes on when it is run again
+    status, said = own.interrupt("DeleteStack", signal.SIGINT, "delete_docker_resources.sh")
+    assert status == 130, said
+    assert f"stack {own.bucket}-registry is still under way at AWS" in said
     assert own.run("delete_docker_resources.sh").returncode == 0
+    assert left_of(plane, own.bucket) == []
 
 
 def test_a_first_run_and_a_second_end_with_a_right_result_under_the_policy_alone(
@@ -274,7 +290,7 @@ def test_a_task_without_an_exit_code_is_a_failure_with_its_reason(
 def test_a_task_that_does_not_start_is_stopped_at_the_time_limit(
     scripts: AwsScripts, plane: awsserver.ControlPlane
 ) -> None:
-    plane.fate = "stuck"
+    plane.stays = "PENDING"
     done = scripts.run(SCRIPT, FARGATE_TIME_LIMIT="8s")
     assert done.returncode == 124
     assert re.search(r"task \S+ has not stopped in \d+ seconds; it is stopped", done.stderr)
@@ -313,12 +329,59 @@ def test_an_interrupted_script_stops_its_task(
         if called == operation and plane.calls.count(operation) == number:
             os.killpg(process[0].pid, signal.SIGINT)
 
-    plane.on_call, plane.fate, plane.fault = interrupt, "stuck", on(operation, "late", number)
+    plane.on_call, plane.stays, plane.fault = interrupt, "RUNNING", on(operation, "late", number)
     process.append(scripts.start(SCRIPT))
     _, said = process[0].communicate(timeout=300)
     assert process[0].returncode == 130, said
     assert plane.is_anything_running() == []
     assert re.search(r"task \S+ is stopped", said)
+
+
+@pytest.mark.parametrize(
+    "state", ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING"]
+)
+def test_ctrl_c_in_any_state_of_a_task_ends_it(scripts: AwsScripts, plane: awsserver.ControlPlane, state: str) -> None:
+    # given a task that is in a state, of itself that of its end for want of its image
+    process: list[subprocess.Popen[str]] = []
+    plane.stays, plane.fate = state, "dies" if state in {"DEACTIVATING", "STOPPING", "DEPROVISIONING"} else ""
+
+    def interrupt(called: str) -> None:
+        if called == "DescribeTasks" and "StopTask" not in plane.calls and state in states():
+            os.killpg(process[0].pid, signal.SIGINT)
+
+    plane.on_call = interrupt
+    process.append(scripts.start(SCRIPT))
+    # when the script that follows it is interrupted
+    _, said = process[0].communicate(timeout=300)
+    # then it says so, and the task stops
+    assert process[0].returncode == 130, said
+    assert re.search(r"^task \S+ is stopped$", said, re.MULTILINE), said
+    wait_until(lambda: set(states()) == {"STOPPED"}, 10)
+    assert plane.is_anything_running() == []
+
+
+def states() -> list[str]:
+    """Those of all tasks."""
+    return [task.last_status for tasks in ecs_backends[awsserver.ACCOUNT][awsserver.REGION].tasks.values()
+            for task in tasks.values()]  # fmt: skip
+
+
+def test_slow_answers_change_nothing_and_a_start_that_is_not_answered_is_said(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    # given a service that takes its time for each call
+    plane.lateness, plane.fate, plane.fault = 0.5, "dies", lambda *_: "late"
+    done = scripts.run(SCRIPT)
+    assert done.returncode == 1, done.stderr
+    assert "error: the container did not run to its end: CannotPullContainerError" in done.stderr
+    # given one that does not answer the start at all, then something may still come
+    plane.reset()
+    plane.fault = on("RunTask", "hang")
+    done = scripts.run(SCRIPT, ANSWER_SECONDS="2", PATIENCE_SECONDS="0")
+    assert done.returncode == 5, done.stderr
+    assert re.search("error: aws ecs run-task: .*timeout", done.stderr)
+    left = LEFT.format(what=r"a task of cluster \S+, started by \S+", command="aws ecs list-tasks .* finds its id")
+    assert re.search(left, done.stderr), done.stderr
 
 
 LEFT = r"may still be running: {what}, at up to 0\.11652 USD an hour; to end it: {command}"
@@ -345,7 +408,7 @@ def test_what_cannot_be_ended_is_said_with_its_price_and_the_command_that_ends_i
         if called == "DescribeTasks" and plane.calls.count(called) == 2:
             process[0].terminate()
 
-    plane.on_call, plane.fate, plane.fault = end, "stuck", lambda operation, _: faults.get(operation)
+    plane.on_call, plane.stays, plane.fault = end, "PENDING", lambda operation, _: faults.get(operation)
     process.append(scripts.start(SCRIPT))
     _, said = process[0].communicate(timeout=300)
     # then what is known by its id is stopped without a list, and what cannot be stopped is said

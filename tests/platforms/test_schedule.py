@@ -212,6 +212,8 @@ def test_a_schedule_or_its_removal_that_was_killed_at_any_moment_is_mended_by_ru
         ([EACH_NIGHT], {}, "ALARM_EMAIL is not set; set it to the address that is told where a run fails"),
         ([EACH_NIGHT], {"ALARM_EMAIL": "me"}, 'ALARM_EMAIL must be an address of e-mail, not "me"'),
         ([EACH_NIGHT], {**READER, "ALARM_HOURS": "200"}, 'ALARM_HOURS must be 1 to 168, not "200"'),
+        (["--serverless", EACH_NIGHT], {**READER, "EMR_TIME_LIMIT": "90s"},
+         "EMR Serverless wants a time limit of at least 5m"),
         ([EACH_NIGHT], {**READER, "S3_BUCKET_NAME": ""},
          "S3_BUCKET_NAME is not set; set it, or: source set_env_vars.sh"),
     ],

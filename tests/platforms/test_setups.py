@@ -1,12 +1,14 @@
-"""The set-ups on AWS and their removal, where AWS is throttled, refuses, or takes a token for expired."""
+"""The set-ups on AWS and their removal, where AWS throttles, refuses or is slow, and where they are interrupted."""
 
 from __future__ import annotations
 
 import re
 import secrets
+import signal
 from collections.abc import Callable
 
 import pytest
+from moto.cloudformation.models import cloudformation_backends
 
 from tests.support import awsserver
 from tests.support.awsscripts import AwsScripts, on
@@ -77,3 +79,72 @@ def test_a_set_up_or_its_removal_that_is_refused_is_one_line_and_is_mended_by_ru
         plane.reset()
         assert scripts.run(script, *arguments).returncode == 0
     assert [stack["StackName"] for stack in plane.client("cloudformation").describe_stacks()["Stacks"]] == []
+
+
+# at which call each of the scripts is sent which signal
+INTERRUPTIONS = [
+    [("GetCallerIdentity", signal.SIGINT), ("CreateChangeSet", signal.SIGINT), ("ExecuteChangeSet", signal.SIGINT),
+     ("ExecuteChangeSet", signal.SIGTERM), ("DescribeChangeSet", signal.SIGHUP)],
+    [("PutMetricData", signal.SIGTERM), ("ExecuteChangeSet", signal.SIGINT)],
+    [("DeleteStack", signal.SIGINT)],
+    [("DescribeStacks", signal.SIGHUP), ("DeleteStack", signal.SIGINT), ("DeleteStack", signal.SIGTERM)],
+]  # fmt: skip
+
+
+def test_a_set_up_or_its_removal_that_is_interrupted_ends_there_says_what_goes_on_and_can_be_run_again(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    for (script, arguments), interruptions in zip(MAKING + REMOVING, INTERRUPTIONS, strict=True):
+        for operation, number in interruptions:
+            # when a script is interrupted at a call, by Ctrl-C or alone by a supervisor
+            status, said = scripts.interrupt(operation, number, script, *arguments, **READER)
+            # then it changes nothing more, and says so, and of a stack that AWS goes on with
+            assert status == 128 + number, (operation, said)
+            changes = [called for called in plane.calls if called in {"ExecuteChangeSet", "DeleteStack"}]
+            assert changes == [operation] * len(changes)
+            goes_on = rf"stack {scripts.bucket}-\w+ is still under way at AWS, and costs nothing; run the script again"
+            assert len(re.findall(goes_on, said)) == len(changes) == (operation in {"ExecuteChangeSet", "DeleteStack"})
+            assert "error" not in said
+        # when it is run again, then it comes to its end
+        plane.reset()
+        done = scripts.run(script, *arguments, **READER)
+        assert done.returncode == 0, done.stderr
+    assert [stack["StackName"] for stack in plane.client("cloudformation").describe_stacks()["Stacks"]] == []
+
+
+def test_slow_answers_and_ones_that_never_come_change_nothing(
+    scripts: AwsScripts, plane: awsserver.ControlPlane
+) -> None:
+    # given a service that takes its time for each call, and of which some answers do not come
+    faults = {("DescribeStacks", 3): "hang", ("ExecuteChangeSet", 1): "lose", ("DeleteStack", 1): "lose"}
+    for script, arguments in MAKING + REMOVING:
+        plane.reset()
+        plane.lateness = 0.5
+        plane.fault = lambda operation, number: faults.get((operation, number), "late")
+        done = scripts.run(script, *arguments, **READER, ANSWER_SECONDS="5")
+        assert done.returncode == 0, f"{script}: {done.stderr}"
+    # given one that never answers a call, then that is one line
+    plane.reset()
+    plane.fault = on("DescribeStacks", "hang")
+    done = scripts.run("delete_schedule.sh", ANSWER_SECONDS="1", PATIENCE_SECONDS="0")
+    assert done.returncode == 1
+    assert re.fullmatch(r"delete_schedule.sh: error: aws cloudformation describe-stacks: .*imeout.*\n", done.stderr)
+
+
+def test_a_removal_waits_for_a_change_that_is_under_way(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
+    # given a set-up that was killed while AWS changes a stack
+    name = f"{scripts.bucket}-schedule"
+    body = "Resources: {Queue: {Type: 'AWS::SQS::Queue'}}"
+    plane.client("cloudformation").create_stack(StackName=name, TemplateBody=body)
+    stacks = cloudformation_backends[awsserver.ACCOUNT][awsserver.REGION].stacks.values()
+    (stack,) = [stack for stack in stacks if stack.name == name]
+    stack.status = "UPDATE_IN_PROGRESS"
+
+    def come_to_rest(called: str) -> None:
+        if called == "DescribeStacks" and plane.calls.count(called) == 4:
+            stack.status = "UPDATE_COMPLETE"
+
+    plane.on_call = come_to_rest
+    # when what it made is removed, then that waits
+    done = scripts.run("delete_schedule.sh")
+    assert (done.returncode, done.stderr) == (0, f"stack {name} is deleted\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -45,6 +47,26 @@ class AwsScripts:
         process = self.start(script, *arguments, **variables)
         out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def interrupt(
+        self, operation: str, number: signal.Signals, script: str, *arguments: str, **variables: str
+    ) -> tuple[int, str]:
+        """How a script ends, and what it says, that gets a signal while its first call of an operation is answered: by
+        Ctrl-C the whole of its process group, else it alone, as of a supervisor."""
+        process: list[subprocess.Popen[str]] = []
+        self.plane.reset()
+
+        def interrupt(called: str) -> None:
+            if called == operation and self.plane.calls.count(called) == 1:
+                if number == signal.SIGINT:
+                    os.killpg(process[0].pid, number)
+                else:
+                    process[0].send_signal(number)
+
+        self.plane.on_call, self.plane.lateness, self.plane.fault = interrupt, 1, on(operation, "late", 1)
+        process.append(self.start(script, *arguments, **variables))
+        _, said = process[0].communicate(timeout=300)
+        return process[0].returncode, said
 
 
 def on(operation: str, what: str, *numbers: int) -> Callable[[str, int], str | None]:

@@ -34,6 +34,12 @@ All services
   emr-serverless/latest/APIReference/API_CreateApplication.html, API_StartJobRun.html,
   AmazonECS/latest/APIReference/ECS_Idempotency.html
 
+CloudFormation
+- A change set is executed once; where a token is given again, the answer says so:
+  AWSCloudFormation/latest/APIReference/API_ExecuteChangeSet.html
+- A stack that is being changed cannot be removed: its own message says so, "cannot be deleted while in status
+  UPDATE_IN_PROGRESS"; no page was found that does
+
 EMR
 - STARTING, BOOTSTRAPPING, RUNNING, TERMINATING, then TERMINATED or TERMINATED_WITH_ERRORS, and each takes time:
   emr/latest/ManagementGuide/emr-overview.html, emr/latest/APIReference/API_ClusterStatus.html
@@ -49,7 +55,7 @@ EMR Serverless
   emr-serverless/latest/APIReference/API_UpdateApplication.html, API_DeleteApplication.html
 - Names need not be unique: emr-serverless/latest/APIReference/API_CreateApplication.html
 - A job starts an application that is CREATED or STOPPED; one that is idle stops by itself:
-  emr/latest/EMR-Serverless-UserGuide/application-capacity.html
+  emr/latest/EMR-Serverless-UserGuide/app-behavior.html
 - A job run that exceeds its time limit is CANCELLING, then CANCELLED, and totalExecutionDurationSeconds tells that:
   emr/latest/EMR-Serverless-UserGuide/job-states.html
 - A log goes to CloudWatch where a job run asks for that and its role may keep it there:
@@ -63,9 +69,10 @@ CloudWatch
 - A metric filter on JSON looks at events that are JSON: AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 
 ECS
+- PROVISIONING, PENDING, ACTIVATING, RUNNING, DEACTIVATING, STOPPING, DEPROVISIONING, STOPPED, and each takes time:
+  AmazonECS/latest/developerguide/task-lifecycle-explanation.html
 - A task whose image has another architecture than its definition says does not start:
   AmazonECS/latest/developerguide/task_cannot_pull_image.html, ecs-arm64.html
-
 - A family without a revision is its newest, which is found before rights are looked at:
   AmazonECS/latest/APIReference/API_RunTask.html
 - What becomes of a task is an event whose detail is what DescribeTasks tells of it, and what did not start has no exit
@@ -111,6 +118,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.common_models import CloudFormationModel
@@ -202,7 +210,7 @@ class ControlPlane:
         self.spark_submit = self.make_spark_submit()
         self.patches: list[tuple[Any, str, Any]] = []
         self.processes: list[Process] = []
-        self.answers: dict[str, Any] = {}  # to requests that bear a client token
+        self.answers: dict[Any, Any] = {}  # to requests that bear a client token
         self.registry = ""
         self.reset()
         self.patch_moto()
@@ -215,9 +223,11 @@ class ControlPlane:
     def reset(self) -> None:
         """As it is without faults."""
         self.fate = ""  # what becomes of what is started: dies, stuck, no capacity, no log
+        self.lateness = 3 * SECONDS_OF_A_STATE  # the while after which a call is answered that is late
+        self.stays = ""  # the state in which a task stays until somebody stops it
         self.minute = 60.0  # how long a minute of a time limit of EMR Serverless is
         # what happens to a call, by its operation and how often that was called: one of FAULTS, "lose" (it is carried
-        # out, and the answer gets lost), "late" (it is answered after a while)
+        # out, and the answer gets lost), "late" (it is carried out and answered after a while), "hang" (never)
         self.fault: Callable[[str, int], str | None] = lambda *_: None
         self.allowed: set[str] | None = None  # the actions that the caller may do; None is an administrator
         self.owners: dict[str, str] = {}  # of buckets of other accounts
@@ -282,7 +292,10 @@ class ControlPlane:
             if what in FAULTS:
                 return refuse(environ, start_response, what, operation)
             if what == "late":
-                time.sleep(3 * SECONDS_OF_A_STATE)
+                time.sleep(self.lateness)
+            if what == "hang":
+                environ["werkzeug.socket"].recv(1)  # until the client has given it up
+                return []
             if what == "lose":
                 b"".join(self.app(environ, lambda *_: None))
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # nothing comes back
@@ -622,9 +635,10 @@ class ControlPlane:
     def run_task(self, task: Any, definition: Any) -> None:
         """The life of a task: the image is got by its digest, and run with the command of the overrides."""
         container, described = task.containers[0], definition.container_definitions[0]
-        time.sleep(SECONDS_OF_A_STATE)
-        while self.fate == "stuck" and task.last_status == "PROVISIONING":
-            time.sleep(0.1)
+        for state in ("PROVISIONING", "PENDING", "ACTIVATING"):
+            self.pass_state(task, state)
+            if task.desired_status == "STOPPED":
+                return
         task.pull_started_at = utcnow()
         wanted, found = definition.runtime_platform["cpuArchitecture"], self.architecture_of(described["image"])
         if wanted != found:
@@ -632,12 +646,15 @@ class ControlPlane:
             why = f"image Manifest does not contain descriptor matching platform '{platform}'"
             self.end_task(task, None, f"CannotPullContainerError: {why}")
             return
-        pulled = subprocess.run(["docker", "pull", described["image"]], capture_output=True, text=True, check=False)
-        if pulled.returncode or self.fate == "dies":
+        pull = ["true" if self.fate == "dies" else "docker", "pull", described["image"]]
+        if subprocess.run(pull, capture_output=True, check=False).returncode or self.fate == "dies":
             self.end_task(task, None, f"CannotPullContainerError: {described['image']}")
-        if task.last_status != "PROVISIONING":
+        if task.desired_status != "STOPPED":
+            task.last_status = "RUNNING"
+        while self.stays == "RUNNING" and task.desired_status != "STOPPED":
+            time.sleep(0.1)
+        if task.desired_status == "STOPPED":
             return
-        task.last_status = "RUNNING"
         entry, *rest = described["entryPoint"]
         environment = {pair["name"]: pair["value"] for pair in described["environment"]}
         environment |= {
@@ -655,8 +672,15 @@ class ControlPlane:
         log = described["logConfiguration"]["options"]
         self.follow(process, log["awslogs-group"], f"{log['awslogs-stream-prefix']}/{container.name}/{task.id}")
         status = process.wait()
-        if task.last_status == "RUNNING":
+        if task.desired_status != "STOPPED":
             self.end_task(task, None if self.fate == "no exit code" else status, "Essential container in task exited")
+
+    def pass_state(self, task: Any, state: str) -> None:
+        """Brings a task into a state and lets it be there for a while."""
+        task.last_status = state
+        time.sleep(SECONDS_OF_A_STATE / 3)
+        while self.stays == state and not task.stop_is_asked:
+            time.sleep(0.1)
 
     def follow(self, process: subprocess.Popen[str], group: str, stream: str) -> None:
         """Brings what a container prints to the log, line by line."""
@@ -669,10 +693,13 @@ class ControlPlane:
 
     def end_task(self, task: Any, status: int | None, reason: str) -> None:
         task.containers[0].exitCode, task.stopped_reason = status, reason
-        task.stop_code = "EssentialContainerExited" if task.last_status == "RUNNING" else "TaskFailedToStart"
-        task.desired_status = task.last_status = "STOPPED"
-        task.stopped_at = utcnow()
+        by_itself = "EssentialContainerExited" if task.last_status == "RUNNING" else "TaskFailedToStart"
+        task.stop_code = "UserInitiated" if task.stop_is_asked else by_itself
+        task.desired_status = "STOPPED"
+        for state in ("DEACTIVATING", "STOPPING", "DEPROVISIONING"):
+            self.pass_state(task, state)
         self.remove_interface(task)
+        task.stopped_at, task.last_status = utcnow(), "STOPPED"
 
     def event_of(self, cluster: str, task: str) -> dict[str, Any]:
         """The event by which ECS tells what became of a task."""
@@ -970,7 +997,7 @@ def run_task(plane: ControlPlane, original: Any, backend: Any, *arguments: Any, 
         definition = backend.describe_task_definition(task.task_definition_arn)
         plane.require_role(definition.task_role_arn)
         plane.require_role(definition.execution_role_arn)
-        task.last_status, task.containers[0].exitCode = "PROVISIONING", None
+        task.last_status, task.containers[0].exitCode, task.stop_is_asked = "PROVISIONING", None, False
         threading.Thread(target=plane.run_task, args=[task, definition], daemon=True).start()
     return tasks
 
@@ -987,9 +1014,15 @@ def run_task_request(plane: ControlPlane, original: Any, response: Any) -> Any:
 
 @replaces(EC2ContainerServiceBackend, "stop_task")
 def stop_task(plane: ControlPlane, original: Any, backend: Any, cluster: str, task: str, reason: str) -> Any:
+    (found,) = backend.describe_tasks(cluster, [task])
+    state, is_ending, found.stop_is_asked = found.last_status, found.desired_status == "STOPPED", True
+    if is_ending:
+        return found
     stopped = original(backend, cluster, task, reason)
-    plane.remove_interface(stopped)
-    subprocess.run(["docker", "kill", stopped.id], capture_output=True, check=False)
+    stopped.last_status = state
+    if state != "STOPPED":
+        subprocess.run(["docker", "kill", stopped.id], capture_output=True, check=False)
+        threading.Thread(target=plane.end_task, args=[stopped, None, stopped.stopped_reason], daemon=True).start()
     return stopped
 
 
@@ -1057,6 +1090,30 @@ def execute_change_set(
     stack._parse_template()
     stack.parameters = dict(stack.stack_parameters)
     stack.output_map = stack._create_output_map()
+
+
+@replaces(CloudFormationResponse, "execute_change_set")
+def execute_change_set_request(plane: ControlPlane, original: Any, response: Any) -> Any:
+    name, token = response._get_param("ChangeSetName"), response._get_param("ClientRequestToken")
+    if (name, token) in plane.answers:
+        raise TokenExistsError(f"Token {token} already exists")
+    if name in plane.answers:
+        status = "cannot be executed in its current execution status [EXECUTE_COMPLETE]"
+        raise ValidationError(message=f"ChangeSet [{name}] {status}")
+    plane.answers[name] = plane.answers[name, token] = original(response)
+    return plane.answers[name]
+
+
+class TokenExistsError(CloudFormationError):
+    code = "TokenAlreadyExistsException"
+
+
+@replaces(CloudFormationBackend, "delete_stack")
+def delete_stack(_plane: ControlPlane, original: Any, backend: Any, name_or_stack_id: str) -> None:
+    for stack in backend.stacks.values():
+        if name_or_stack_id in {stack.name, stack.stack_id} and stack.status == "UPDATE_IN_PROGRESS":
+            raise ValidationError(message=f"Stack [{stack.stack_id}] cannot be deleted while in status {stack.status}")
+    original(backend, name_or_stack_id)
 
 
 @replaces(LogGroup, "get_cfn_attribute")
