@@ -401,7 +401,7 @@ wait_for_stack() {
   local reason
   UNDER_WAY=$1
   stop_where_asked
-  in_time 3600 stack_has_ended "$1" "$2" || true
+  in_time 3600 stack_has_ended "$1" "$2" || die 1 "stack $1 does not become ready; look at its events in the console"
   UNDER_WAY=''
   [[ $STACK_STATUS != "$2" ]] || return 0
   reason=$(why_stack_failed "$1")

@@ -29,7 +29,8 @@ IAM
 All services
 - Any call may be refused by ThrottlingException, for a token that has expired or for want of a right:
   emr/latest/APIReference/CommonErrors.html, and CommonErrors.html of each other service
-- A role, a security configuration, a subnet that is not there is refused.
+- A role, a security configuration, a subnet that is not there is refused, by ValidationException; no page was found
+  that says so of all of them.
 - Where a client token is known, the same token is the same request:
   emr-serverless/latest/APIReference/API_CreateApplication.html, API_StartJobRun.html,
   AmazonECS/latest/APIReference/ECS_Idempotency.html
