@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from movielens.contract import SCHEMAS, VERSION, BadInputError
 from movielens.manifest import SCHEMA_VERSION
+from movielens.storage.paths import is_local
 from movielens.terminal import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from movielens.manifest import Manifest
     from movielens.publishing import Publication
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 DERIVED = tuple(name for name in SCHEMAS if name != "rejects")
 
 
-def standing_result(publication: Publication, **made_of: object) -> Manifest | None:
+def standing_result(
+    publication: Publication, input_files: Sequence[Mapping[str, Any]], **made_of: object
+) -> Manifest | None:
     """The manifest of the result that stands, whole, at an output path, if it was made of the same.
 
-    `made_of` are the fields of the manifest that say of what. None at any doubt.
+    `input_files` and `made_of` are the fields of the manifest that say of what. None at any doubt.
     """
     state = publication.state()
     manifest = state.present
@@ -30,7 +33,15 @@ def standing_result(publication: Publication, **made_of: object) -> Manifest | N
     same = {"job_version": VERSION, "schema_version": SCHEMA_VERSION, **made_of}
     if any(getattr(manifest, name) != value for name, value in same.items()):
         return None
+    if [*map(identity, manifest.input_files)] != [*map(identity, input_files)]:
+        return None
     return manifest if publication.sizes(publication.output, SCHEMAS) == manifest.sizes else None
+
+
+def identity(file: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells an input file from any other: in a bucket its ETag, whenever it was put there."""
+    by_etag = file["version"] and not is_local(file["path"])
+    return {name: value for name, value in file.items() if name != "modified" or not by_etag}
 
 
 def require_ratio(least: float, rows: Mapping[str, int], earlier: Manifest | None) -> None:

@@ -71,10 +71,10 @@ def is_unchanged(engine: Engine | Unstarted, arguments: argparse.Namespace, summ
     given = in_time(given_path, BadInputError, lambda: given_files(engine.storage(given_path), given_path))
     standing = standing_result(
         open_publication(engine, output, summary),
+        accounted(given),
         engine=summary.engine,
         max_rejects=arguments.max_rejects,
         input_path=given_path,
-        input_files=accounted(given),
     )
     if standing:
         summary.outcome = "unchanged"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from movielens.earlier import DERIVED, require_ratio
 from movielens.manifest import Dataset, Manifest
 from movielens.publishing import Publication
 from movielens.storage.disk import DiskStorage
+from movielens.storage.s3 import S3Storage
 from tests.support.inputs import RATINGS, generate, rating_lines, write_input
 from tests.support.jobs import GONE, Main, Publish
 from tests.support.journals import generations, write_journal
@@ -48,6 +50,27 @@ def test_nothing_is_done_where_the_result_is_of_this_very_input(
     run_id = json.loads(earlier["_manifest.json"] or b"")["run_id"]
     assert line == f"unchanged: {place.address} is of this very input already (run {run_id})"
     assert {name: place.read(name) for name in place.files()} == earlier
+
+
+@pytest.mark.parametrize("on", ["sail", pytest.param("spark", marks=pytest.mark.thorough)])
+def test_in_a_bucket_the_same_bytes_are_the_same_input_whenever_they_were_put_there(
+    publish: Publish, input_path: Path, bucket_path: Bucket, s3_server: S3Server, on: str
+) -> None:
+    given = s3_server.upload(input_path, f"{input_path.parent.name}-again")
+    publish(on, given, bucket_path.address)
+
+    def put_again(since: float) -> float:
+        s3_server.upload(input_path, f"{input_path.parent.name}-again")
+        return max(entry.modified for entry in S3Storage().entries(given)) - since
+
+    before = put_again(0.0)
+    while not put_again(before):  # the time of an object has whole seconds
+        time.sleep(0.1)
+    assert is_unchanged(publish(on, given, bucket_path.address, "--if_changed"))
+    # and as many other bytes are another one
+    (input_path / "ratings.dat").write_bytes(rating_lines([(9, *rest) for _, *rest in RATINGS]))
+    put_again(0.0)
+    assert not is_unchanged(publish(on, given, bucket_path.address, "--if_changed"))
 
 
 def test_no_engine_is_started_in_vain(

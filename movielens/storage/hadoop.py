@@ -61,7 +61,7 @@ class HadoopStorage:
                     status.getLen(),
                     status.getModificationTime() / 1000,
                     status.isDirectory(),
-                    str(status.getETag()) if self.is_s3a() and status.isFile() else "",
+                    str(status.getETag() or "") if self.is_s3a() and status.isFile() else "",
                 )
                 for status in found
             ]
