@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
+from movielens.runs import utc
+
 HISTORY = "_history.jsonl"
 RUNS_KEPT = 400
 
@@ -14,11 +16,18 @@ def read_history(content: bytes) -> list[dict[str, Any]]:
     """The summaries of the runs that a history tells of, the oldest first; a line that is none is left out."""
     runs = []
     for line in content.splitlines():
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             run = json.loads(line)
-            if isinstance(run, dict) and {"run_id", "started", "finished", "datasets"} <= run.keys():
+            if is_run(run):
                 runs.append(run)
     return runs
+
+
+def is_run(found: Any) -> bool:
+    """Whether that is the summary of a run, as far as it is used. Raises what looking at something else raises."""
+    times = (utc(found["started"]), utc(found["finished"]))
+    rows = [dataset["rows"] for dataset in found["datasets"].values()]
+    return all(times) and isinstance(found["run_id"], str) and all(isinstance(count, int) for count in rows)
 
 
 def with_run(content: bytes, run: dict[str, Any]) -> bytes:

@@ -87,7 +87,8 @@ def test_three_nights_are_published_left_alone_and_refused(
 def test_a_history_has_the_last_400_runs() -> None:
     content = b""
     for number in range(405):
-        content = with_run(content, {"run_id": str(number), "started": "", "finished": "", "datasets": {}})
+        times = dict.fromkeys(("started", "finished"), "2026-11-25T03:00:00Z")
+        content = with_run(content, {"run_id": str(number), **times, "datasets": {}})
     assert [run["run_id"] for run in read_history(content)] == [str(number) for number in range(5, 405)]
 
 
@@ -102,6 +103,18 @@ def test_a_damaged_line_is_left_out_and_the_others_are_kept(
     publish("sail", input_path, output_path)
     assert history_of(output_path) == [*first, history_of(output_path)[-1]]
     assert len((output_path / HISTORY).read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"started": 5}, {"finished": "2026-13-45"}, {"run_id": None}, {"datasets": []}, {"datasets": {"ratings": None}},
+     {"datasets": {"ratings": {"rows": "many"}}}],
+)  # fmt: skip
+def test_a_line_with_nonsense_in_it_is_left_out(damage: dict[str, Any]) -> None:
+    times = dict.fromkeys(("started", "finished"), "2026-11-25T03:00:00Z")
+    run = {"run_id": "1", **times, "datasets": {"ratings": {"rows": 6}}}
+    assert read_history(with_run(b"", run)) == [run]
+    assert read_history(json.dumps(run | damage).encode() + b"\n" + json.dumps(run).encode()) == [run]
 
 
 def test_a_folder_in_the_place_of_the_history_is_noticed_before_the_work_begins(
