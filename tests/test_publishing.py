@@ -445,6 +445,21 @@ def test_a_process_id_that_is_used_again_does_not_keep_a_dead_run_alive(
     assert f"finished the publishing that run {dead} left behind\n" in publish("sail", new, output_path)
 
 
+def test_where_there_is_no_proc_a_dead_process_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a machine such as a Mac, a process that lives, and one that has ended
+    monkeypatch.setattr(runs, "Path", lambda path: Path(str(path).replace("/proc", "/no-proc")))
+    runs.boot.cache_clear()
+    try:
+        process = subprocess.Popen(["sleep", "60"])
+        run_id = f"20200101T000000Z-here-{runs.identity(process.pid)}-0000"
+        assert runs.is_over(run_id, ELSEWHERE) is False
+        process.kill()
+        process.wait()
+        assert runs.is_over(run_id, ELSEWHERE) is True
+    finally:
+        runs.boot.cache_clear()
+
+
 def test_a_first_run_leaves_alone_what_somebody_keeps_in_the_folder_of_a_dataset(
     engine: str, run_main: Main, input_path: Path, place: Place
 ) -> None:
