@@ -35,7 +35,7 @@ TESTS = {
 EMBEDDED = "not spark and not s3a and not hdfs and not engines"
 # What lies in no room of its own, or makes no other program: types are not looked at while the job runs
 IGNORED = [r"core/ReplaceBinaryOperator_BitOr_.*"]
-SECONDS_FOR_A_FAULT = 600.0
+SECONDS_FOR_A_FAULT = 240.0  # some faults make a run wait for another, which is a sign
 
 
 def files_of(room: str) -> list[str]:

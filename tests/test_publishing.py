@@ -445,6 +445,16 @@ def test_a_process_id_that_is_used_again_does_not_keep_a_dead_run_alive(
     assert f"finished the publishing that run {dead} left behind\n" in publish("sail", new, output_path)
 
 
+def test_a_process_is_told_by_its_start_however_it_grows() -> None:
+    before = runs.start_of(os.getpid())
+    grown = bytearray(50_000_000)
+    assert runs.start_of(os.getpid()) == before
+    with subprocess.Popen(["sleep", "60"]) as other:
+        assert runs.start_of(other.pid) != before
+        other.kill()
+    del grown
+
+
 def test_where_there_is_no_proc_a_dead_process_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     # given a machine such as a Mac, a process that lives, and one that has ended
     monkeypatch.setattr(runs, "Path", lambda path: Path(str(path).replace("/proc", "/no-proc")))
