@@ -24,7 +24,7 @@ from tests.support.project import ROOT, copy_project
 
 # The tests that are to notice a fault in a room, the quickest to do so first
 TESTS = {
-    "contract": ["test_rooms", "test_data_loading", "test_rejects", "test_exceptions_handling"],
+    "contract": ["test_rooms", "test_data_processing", "test_data_loading", "test_rejects", "test_exceptions_handling"],
     "transforms": ["test_data_processing", "test_movie_statistics", "test_top_movies_per_user"],
     "formats": ["test_formats", "test_data_loading", "test_rejects"],
     "publishing": ["test_publishing", "test_suspension", "test_faults", "test_exceptions_handling"],

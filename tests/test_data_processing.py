@@ -104,3 +104,14 @@ def test_the_pattern_of_positive_integers_is_exact_at_its_limit(limit: int) -> N
     assert all(pattern.fullmatch(str(number)) for number in inside if number > 0)
     assert not any(pattern.fullmatch(str(number)) for number in outside)
     assert not pattern.fullmatch("01")
+
+
+@pytest.mark.parametrize("limit", [10, 105, 2**31 - 1, 2**63 - 1])
+def test_whole_numbers_are_valid_up_to_the_limit_and_no_further(limit: int) -> None:
+    # given numbers that are as long, or differ in one place, by each digit
+    steps = (digit * 10**place for place in range(len(str(limit)) + 1) for digit in range(10))
+    numbers = {number for step in steps for number in (step, limit - step, limit + step)}
+    valid = re.compile(contract.positive_integer_up_to(limit))
+    for number in numbers:
+        assert bool(valid.fullmatch(str(number))) == (1 <= number <= limit), number
+    assert not [text for text in ("", "01", "+1", " 1", "1 ", "1.0", "1e1") if valid.fullmatch(text)]
