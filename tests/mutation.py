@@ -26,7 +26,7 @@ from tests.support.project import ROOT, copy_project
 TESTS = {
     "contract": ["test_rooms", "test_data_processing", "test_data_loading", "test_rejects", "test_exceptions_handling"],
     "transforms": ["test_data_processing", "test_movie_statistics", "test_top_movies_per_user"],
-    "formats": ["test_formats", "test_data_loading", "test_rejects"],
+    "formats": ["test_formats", "test_proof", "test_data_loading", "test_rejects"],
     "publishing": ["test_publishing", "test_suspension", "test_faults", "test_exceptions_handling"],
     "manifest": ["test_publishing", "test_faults"],
     "runs": ["test_publishing"],
