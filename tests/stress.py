@@ -126,7 +126,7 @@ class Reader(threading.Thread):
                 if gone and self.place.read("_manifest.json") == before:
                     self.missing += gone
                 self.looks += 1
-            time.sleep(0.005)
+            time.sleep(0.02)
 
 
 def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, moment: float) -> str:
@@ -136,7 +136,7 @@ def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, 
     """
     process = start(engine, slow, inputs[0], place)
     while slow and process.poll() is None and not is_publishing(place):
-        time.sleep(0.005)
+        time.sleep(0.02)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=moment)
     with contextlib.suppress(ProcessLookupError):
@@ -158,7 +158,7 @@ def suspend_once(engine: str, inputs: list[Path], place: Place, folder: Path, mo
     """
     process = start(engine, write_slow_job(folder), inputs[0], place)
     while process.poll() is None and not is_publishing(place):
-        time.sleep(0.005)
+        time.sleep(0.02)
     time.sleep(moment)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGSTOP)

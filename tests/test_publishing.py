@@ -408,8 +408,7 @@ def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
     process = stress.start(engine, stress.write_slow_job(tmp_path), new, place)
     while not is_publishing(place):
         assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.1)
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     # then what is there is whole, or without a manifest, and the next run, though it fails, heals it

@@ -166,7 +166,7 @@ class FaultyProxy:
         self.session = ClientSession(auto_decompress=False)
         application = web.Application(client_max_size=2**30)
         application.router.add_route("*", "/{path:.*}", self.answer)
-        self.runner = web.AppRunner(application)
+        self.runner = web.AppRunner(application, shutdown_timeout=0.5)
         await self.runner.setup()
         [port] = free_ports(1)
         await web.TCPSite(self.runner, "127.0.0.1", port).start()
@@ -216,8 +216,12 @@ class FaultyProxy:
         return web.Response()
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.session.close(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self.end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
+
+    async def end(self) -> None:
+        await self.runner.cleanup()
+        await self.session.close()
 
 
 NOT_HANDED_ON = {"connection", "transfer-encoding", "expect", "keep-alive", "content-length", "server", "date-proxy"}
