@@ -172,8 +172,9 @@ def test_an_interrupted_run_is_summarized(tmp_path: Path, output_path: Path, num
     # given a run that is busy for some seconds
     folder = write_input(tmp_path / "in")
     (folder / "ratings.dat").write_bytes(rating_lines(RATINGS) * 500_000)
+    command = job_command("sail", "--input_path", folder, "--output_path", output_path, "--summary", "json")
     process = subprocess.Popen(
-        job_command("sail", "--input_path", folder, "--output_path", output_path, "--summary", "json"),
+        ["env", "--default-signal=HUP", *command],  # which nohup has had ignored
         env=job_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr

@@ -36,9 +36,10 @@ class AwsScripts:
         }
 
     def start(self, script: str, *arguments: object, **variables: str) -> subprocess.Popen[str]:
-        """Starts a script in a process group of its own, as a shell does."""
+        """Starts a script in a process group of its own, as a shell does; it heeds SIGHUP also where nohup is above."""
         return subprocess.Popen(
-            [self.clone / script, *map(str, arguments)], cwd=self.clone.parent, env=self.environment(**variables),
+            ["env", "--default-signal=HUP", self.clone / script, *map(str, arguments)],
+            cwd=self.clone.parent, env=self.environment(**variables),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
