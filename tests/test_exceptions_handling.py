@@ -371,6 +371,7 @@ def test_a_fault_of_the_job_s_own_keeps_its_traceback(tmp_path: Path, input_path
 AS_NOBODY = """
 import os, sys
 import movielens_pipeline as job
+from movielens import ending, run  # that user may not read Python's own modules
 from movielens.terminal import leave
 session = job.get_spark_session("sail")
 job.get_spark_session = lambda engine: session
