@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.cloudformation.models import cloudformation_backends
 
 from tests.support import awsserver, s3server
-from tests.support.awsscripts import AwsScripts, on, permissions, wait_until
+from tests.support.awsscripts import AwsScripts, have_under_way, on, permissions, wait_until
 from tests.support.containers import network_of_this_machine, one_build_at_a_time
 from tests.support.inputs import generate
 from tests.support.ministack import Ministack
@@ -94,15 +93,7 @@ def test_a_set_up_that_is_refused_is_one_line(scripts: AwsScripts, plane: awsser
 
 def test_a_set_up_waits_for_one_that_is_under_way(scripts: AwsScripts, plane: awsserver.ControlPlane) -> None:
     # given a stack with which something is under way, as after a script that was killed
-    backend = cloudformation_backends[awsserver.ACCOUNT][awsserver.REGION]
-    (stack,) = [stack for stack in backend.stacks.values() if stack.name == f"{scripts.bucket}-network"]
-    stack.status = "UPDATE_IN_PROGRESS"
-
-    def come_to_rest(called: str) -> None:
-        if called == "DescribeStacks" and plane.calls.count(called) == 6:
-            stack.status = "UPDATE_COMPLETE"
-
-    plane.on_call = come_to_rest
+    have_under_way(plane, f"{scripts.bucket}-network", looks=6)
     # then the next one waits for it
     done = scripts.run("create_role_emr_serverless.sh")
     assert done.returncode == 0, done.stderr

@@ -8,10 +8,9 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from moto.cloudformation.models import cloudformation_backends
 
 from tests.support import awsserver
-from tests.support.awsscripts import AwsScripts, on
+from tests.support.awsscripts import AwsScripts, have_under_way, on
 from tests.support.project import ROOT
 
 pytestmark = pytest.mark.thorough
@@ -136,15 +135,7 @@ def test_a_removal_waits_for_a_change_that_is_under_way(scripts: AwsScripts, pla
     name = f"{scripts.bucket}-schedule"
     body = "Resources: {Queue: {Type: 'AWS::SQS::Queue'}}"
     plane.client("cloudformation").create_stack(StackName=name, TemplateBody=body)
-    stacks = cloudformation_backends[awsserver.ACCOUNT][awsserver.REGION].stacks.values()
-    (stack,) = [stack for stack in stacks if stack.name == name]
-    stack.status = "UPDATE_IN_PROGRESS"
-
-    def come_to_rest(called: str) -> None:
-        if called == "DescribeStacks" and plane.calls.count(called) == 4:
-            stack.status = "UPDATE_COMPLETE"
-
-    plane.on_call = come_to_rest
+    have_under_way(plane, name, looks=4)
     # when what it made is removed, then that waits
     done = scripts.run("delete_schedule.sh")
     assert (done.returncode, done.stderr) == (0, f"stack {name} is deleted\n")

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from moto.cloudformation.models import cloudformation_backends
+
 from tests.support import awsserver
 from tests.support.jobs import job_environment
 from tests.support.project import ROOT
@@ -68,6 +70,19 @@ class AwsScripts:
         process.append(self.start(script, *arguments, **variables))
         _, said = process[0].communicate(timeout=300)
         return process[0].returncode, said
+
+
+def have_under_way(plane: awsserver.ControlPlane, name: str, looks: int) -> None:
+    """Has something be under way with a stack, until stacks were looked at so often."""
+    stacks = cloudformation_backends[awsserver.ACCOUNT][awsserver.REGION].stacks.values()
+    (stack,) = [stack for stack in stacks if stack.name == name]
+    stack.status = "UPDATE_IN_PROGRESS"
+
+    def come_to_rest(called: str) -> None:
+        if called == "DescribeStacks" and plane.calls.count(called) == looks:
+            stack.status = "UPDATE_COMPLETE"
+
+    plane.on_call = come_to_rest
 
 
 def on(operation: str, what: str, *numbers: int) -> Callable[[str, int], str | None]:
