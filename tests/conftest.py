@@ -106,6 +106,12 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
             "spark.ui.enabled": "false",
             # what a terminal would show is none of what the tests compare
             "spark.ui.showConsoleProgress": "false",
+            # it does the work of hundreds of processes, and is asked for none of their histories
+            "spark.driver.memory": "2g",
+            "spark.ui.retainedJobs": "10",
+            "spark.ui.retainedStages": "10",
+            "spark.ui.retainedTasks": "100",
+            "spark.sql.ui.retainedExecutions": "10",
             "spark.sql.shuffle.partitions": "2",
             "spark.default.parallelism": "2",
             # a store that stays away is given up sooner

@@ -575,11 +575,6 @@ def test_what_cannot_be_ended_is_said_with_its_price_and_the_command_that_ends_i
     assert re.search(left, said), said
     assert ("may still be running" in said) == (status == 5)
     assert bool(plane.is_anything_running()) == (status == 5)
-    plane.reset()
-    for cluster in plane.client("emr").list_clusters(ClusterStates=["STARTING", "BOOTSTRAPPING"])["Clusters"]:
-        plane.client("emr").terminate_job_flows(JobFlowIds=[cluster["Id"]])
-    for application in applications(plane):
-        awsserver.remove_application(application["id"])
 
 
 def test_after_kill_9_at_any_moment_aws_ends_by_itself_what_is_left(
@@ -598,7 +593,7 @@ def test_after_kill_9_at_any_moment_aws_ends_by_itself_what_is_left(
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(kill_after, [3.0 * moment for moment in range(1, 11)]))
     # then every cluster ends with its step, every job by its time limit, and every application stops
-    wait_until(lambda: plane.is_anything_running() == [])
+    wait_until(lambda: plane.is_anything_running() == [], said=plane.describe_running)
     for application in applications(plane):
         assert application["state"] in {"CREATED", "STOPPED"}
         plane.client("emr-serverless").delete_application(applicationId=application["id"])

@@ -99,8 +99,8 @@ def permissions(way: str) -> set[str]:
     return set(re.findall(r"`([a-z0-9-]+:\w+)`", of_all + item))
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 180) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 180, said: Callable[[], str] = str) -> None:
     until = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < until
+        assert time.monotonic() < until, said()
         time.sleep(0.2)

@@ -133,7 +133,7 @@ from moto.ecr.models import ECRBackend, Repository
 from moto.ecs.models import EC2ContainerServiceBackend, Task, TaskDefinition
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.emr.exceptions import ValidationException
-from moto.emr.models import ElasticMapReduceBackend, Instance, InstanceGroup
+from moto.emr.models import ElasticMapReduceBackend, Instance, InstanceGroup, emr_backends
 from moto.emr.responses import ElasticMapReduceResponse
 from moto.emrserverless.models import EMRServerlessBackend, emrserverless_backends
 from moto.iam.exceptions import InvalidInput
@@ -180,7 +180,7 @@ SERVERLESS = [
 
 
 class Process:
-    """A command that runs for real, in a process group of its own, with its output in two files."""
+    """A command that runs for real, in a session of its own, with its output in two files."""
 
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         folder.mkdir(parents=True)
@@ -197,8 +197,11 @@ class Process:
         return None
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """Ends it with all that it has started, as the end of its machine does."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(ProcessLookupError):
+                if os.getsid(int(entry.name)) == self.process.pid:
+                    os.kill(int(entry.name), signal.SIGKILL)
 
 
 class ControlPlane:
@@ -238,7 +241,10 @@ class ControlPlane:
         self.on_call: Callable[[str], None] = lambda _: None
         self.store.expired.clear()
         self.store.denied.clear()
-        for application in applications_of_emr_serverless():  # of a test that failed
+        # what an earlier test has left
+        for cluster in list(emr_backends[ACCOUNT][REGION].clusters.values()):
+            self.end_cluster(cluster, "TERMINATED", "Terminated by user request")
+        for application in applications_of_emr_serverless():
             remove_application(application.id)
 
     def stop(self) -> None:
@@ -278,6 +284,20 @@ class ControlPlane:
         for cluster in ecs.list_clusters()["clusterArns"]:
             running += ecs.list_tasks(cluster=cluster)["taskArns"]
         return running
+
+    def describe_running(self) -> str:
+        """The states of all clusters and job runs, with the last that their processes said."""
+        owners = {
+            f"{cluster.id} {cluster.state}": cluster.steps[0]
+            for cluster in emr_backends[ACCOUNT][REGION].clusters.values()
+        }
+        for application in applications_of_emr_serverless():
+            for job_run in emrserverless_backends[ACCOUNT][REGION].job_runs.get(application.id, []):
+                owners[f"{application.id} {application.state} {job_run.id} {job_run.state}"] = job_run
+        return "\n".join(
+            f"{name}: {owner.process.stderr.read_text()[-2000:] if hasattr(owner, 'process') else 'not started'}"
+            for name, owner in owners.items()
+        )
 
     # -----------------------------------------------------------------------------------------------------------
     # Requests
@@ -495,7 +515,8 @@ class ControlPlane:
         if application.state != "STARTED":
             application.state = "STARTING"
             time.sleep(SECONDS_OF_A_STATE)
-            application.state = "STARTED"
+            if application.state == "STARTING":
+                application.state = "STARTED"
         time.sleep(SECONDS_OF_A_STATE)
         while self.fate == "stuck" and job_run.state == "SUBMITTED":
             time.sleep(0.1)
@@ -981,8 +1002,13 @@ def remove_application(identifier: str) -> None:
 
 
 def later(owner: Any, state: str) -> None:
-    """Brings something into a state, after the time that a state takes."""
-    threading.Timer(SECONDS_OF_A_STATE * 2, setattr, [owner, "state", state]).start()
+    """Brings something into a state, after the time that a state takes, if it is not ended by then."""
+
+    def change() -> None:
+        if owner.state != "TERMINATED":
+            owner.state = state
+
+    threading.Timer(SECONDS_OF_A_STATE * 2, change).start()
 
 
 @replaces(EMRServerlessBackend, "list_job_runs")
