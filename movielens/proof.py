@@ -48,7 +48,7 @@ from movielens.terminal import count_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pyspark.sql import Column, DataFrame, Row, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
     from movielens.contents import Contents
     from movielens.inputs import Release
@@ -73,7 +73,7 @@ class Proof:
         self.spark, self.release, self.input_path, self.staging, self.judge = spark, release, input_path, staging, judge
         self.storage = engine_of(spark).storage(release.files[0].path)
         self.rejects: dict[str, int] = {}  # of each text whose lines were judged
-        self.movies: Row | None = None
+        self.movies: tuple[int, int] | None = None  # how many movies has, and the sum of their ids
         self.threads = ThreadPoolExecutor(max_workers=2)
         header = release.format.ratings_header.encode()
         self.near = not engine_of(spark).distributed or are_near(release.ratings)
@@ -91,47 +91,50 @@ class Proof:
         input_read(self.contents.result)
         input_read(self.movie_lines.result)
 
-    def check(self, release: Release, name: str, rows: int, written: DataFrame) -> str:
-        """Holds a dataset that was written, of which there are so many rows, against what it was made from.
+    def check(self, release: Release, name: str, written: DataFrame) -> tuple[int, str]:
+        """Holds a dataset that was written against what it was made from.
 
-        Returns what there is to say of it. Raises NotPlainError where the plain reading of the release was not right,
-        and PipelineError where rows are lost.
+        Returns its rows, and what there is to say of them. Raises NotPlainError where the plain reading of the release
+        was not right, and PipelineError where rows are lost.
         """
         if name == "ratings":
-            return self.check_plain(release.plain, rows, written) if release.plain else self.check_judged(rows, written)
+            return self.check_plain(release.plain, written) if release.plain else self.check_judged(written)
         if name == "movies":
-            return self.check_movies(rows, written)
+            return self.check_movies(written)
         if name == "movies_with_stats":
-            return self.check_statistics(rows, written)
-        return self.check_top(rows, written)
+            return self.check_statistics(written)
+        return self.check_top(written)
 
     # ----------------------------------------------------------------------------------------------------------------
     # What is read
 
-    def check_plain(self, plain: Plain, rows: int, written: DataFrame) -> str:
+    def check_plain(self, plain: Plain, written: DataFrame) -> tuple[int, str]:
         """Ratings, by their bytes."""
-        [found] = written.agg(plain.length().alias("bytes"), plain.last_digits().alias("last_digits")).collect()
+        [(rows, length, digits)] = written.agg(F.count("*"), plain.length(), plain.last_digits()).collect()
         contents = input_read(self.contents.result)
-        if not agree(contents, rows, found["bytes"], found["last_digits"] or 0):
+        if not agree(contents, rows, length, digits or 0):
             raise NotPlainError
-        return f", all of {contents.size:,} bytes accounted for"
+        return rows, f", all of {contents.size:,} bytes accounted for"
 
-    def check_judged(self, rows: int, written: DataFrame) -> str:
+    def check_judged(self, written: DataFrame) -> tuple[int, str]:
         """Ratings whose lines were judged, by their number, and by a sum over those that are valid, read once more."""
+        [(rows, found)] = written.agg(F.count("*"), sum_of_rows(written)).collect()
         said, form = self.check_lines("ratings", rows), self.release.format
         valid = form.cut_ratings(engine_of(self.spark).lines(self.release.ratings))
-        if valid.agg(sum_of_rows(valid)).collect() != written.agg(sum_of_rows(written)).collect():
+        [(expected,)] = valid.agg(sum_of_rows(valid)).collect()
+        if found != expected:
             raise PipelineError(f"ratings has as many rows as {form.ratings_file} has valid lines, but others")
-        return said
+        return rows, said
 
-    def check_movies(self, rows: int, written: DataFrame) -> str:
+    def check_movies(self, written: DataFrame) -> tuple[int, str]:
         """Movies, each of which is there once."""
-        [self.movies] = written.agg(F.countDistinct("movieId").alias("rows"), F.sum("movieId").alias("sum")).collect()
-        if self.movies["rows"] != rows:
-            raise PipelineError(f"movies has {rows:,} rows, but of {self.movies['rows']:,} movies")
+        rows, self.movies = movies_in(written)
+        movies, _ = self.movies
+        if movies != rows:
+            raise PipelineError(f"movies has {rows:,} rows, but of {movies:,} movies")
         if self.lines_of("movies") != rows and "movies" not in self.rejects:
             self.rejects |= self.judge(["movies"])
-        return self.check_lines("movies", rows)
+        return rows, self.check_lines("movies", rows)
 
     def check_lines(self, name: str, rows: int) -> str:
         """A text whose lines were judged: each is a row or a reject."""
@@ -156,17 +159,17 @@ class Proof:
     # ----------------------------------------------------------------------------------------------------------------
     # What is derived
 
-    def check_statistics(self, rows: int, written: DataFrame) -> str:
+    def check_statistics(self, written: DataFrame) -> tuple[int, str]:
         """Movies with their statistics, which are those that movies has."""
         assert self.movies is not None
-        if rows != self.movies["rows"]:
-            raise PipelineError(f"movies_with_stats has {rows:,} rows, but movies {self.movies['rows']:,}")
-        [found] = written.agg(F.countDistinct("movieId").alias("rows"), F.sum("movieId").alias("sum")).collect()
+        rows, found = movies_in(written)
+        if rows != self.movies[0]:
+            raise PipelineError(f"movies_with_stats has {rows:,} rows, but movies {self.movies[0]:,}")
         if found != self.movies:
             raise PipelineError("movies_with_stats does not have the movies that movies has")
-        return ""
+        return rows, ""
 
-    def check_top(self, rows: int, written: DataFrame) -> str:
+    def check_top(self, written: DataFrame) -> tuple[int, str]:
         """The top three, of which each user has three, or as many as there are ratings."""
         ratings = read_dataset(self.spark, join(self.staging, "ratings"), SCHEMAS["ratings"])
         best = F.least(F.count("*"), F.lit(TOP_RANKS))
@@ -174,12 +177,13 @@ class Proof:
         due, user = F.col("best"), F.col("userId")
         [expected] = users.agg(F.sum(due), F.sum(due * (due + 1)), F.sum(due * user)).collect()
         [found] = written.agg(F.count("*"), F.sum(F.col("rank") * 2), F.sum("userId")).collect()
+        rows: int = found[0]
         if tuple(found) != tuple(expected):
             raise PipelineError(
                 f"top_movies_per_user has {rows:,} rows that are not the best {TOP_RANKS} of each user, who have "
                 f"{expected[0]:,}"
             )
-        return ""
+        return rows, ""
 
 
 @contextmanager
@@ -203,6 +207,12 @@ def agree(contents: Contents, rows: int, length: int | None, last_digits: int) -
         return length + rows == contents.in_lines
     same_digits = contents.last_digits in (None, last_digits)
     return (length, rows) == (contents.in_lines, contents.lines) and same_digits
+
+
+def movies_in(frame: DataFrame) -> tuple[int, tuple[int, int]]:
+    """The rows of a frame with movieId, and of what movies they are: how many, and the sum of their ids."""
+    [(rows, movies, total)] = frame.agg(F.count("*"), F.countDistinct("movieId"), F.sum("movieId")).collect()
+    return rows, (movies, total)
 
 
 def sum_of_rows(frame: DataFrame) -> Column:

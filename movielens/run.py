@@ -114,7 +114,7 @@ def published(
         with unchanged(spark, release, arguments.input_path):
             rows = make_datasets(spark, release, arguments, publication.staging, job, summary)
         with explaining(arguments.input_path, arguments.output_path, writing=True):
-            datasets = {name: describe_dataset(spark, publication, name, count) for name, count in rows.items()}
+            datasets = {name: describe_dataset(publication, name, count) for name, count in rows.items()}
         for name, text in summary.input["texts"].items():
             rejects = (found["lines"] for found in summary.rejects_by_reason if found["dataset"] == name)
             text["lines"] = rows[name] + sum(rejects)
@@ -270,7 +270,7 @@ def written_and_proved(spark: SparkSession, proof: Proof, job: Job) -> dict[str,
     return rows
 
 
-def describe_dataset(spark: SparkSession, publication: Publication, name: str, rows: int) -> Dataset:
+def describe_dataset(publication: Publication, name: str, rows: int) -> Dataset:
     """What the manifest says of a staged dataset."""
     folder = join(publication.staging, name)
     files = sorted(
@@ -280,7 +280,7 @@ def describe_dataset(spark: SparkSession, publication: Publication, name: str, r
     return Dataset(
         rows=rows,
         bytes=sum(file.size for file in files),
-        columns=columns_of(spark, folder),
+        columns=columns_of(name),
         files=[join(name, file.name) for file in files],
         file_bytes=[file.size for file in files],
     )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-    # of the name of a dataset, its rows, and what was written; returns what there is to say of it
-    Check = Callable[[str, int, DataFrame], str]
+    # of the name of a dataset and what was written; returns its rows, and what else there is to say of it
+    Check = Callable[[str, DataFrame], tuple[int, str]]
 
 
 def output_result(  # noqa: PLR0913  # the four datasets, each by its name
@@ -53,13 +53,13 @@ def parsed_once(frame: DataFrame, output_base_path: str, name: str) -> DataFrame
 
 
 def write_dataset(frame: DataFrame, folder: str, name: str, check: Check | None = None) -> int:
-    """Writes one dataset below the folder and returns how many rows its Parquet footers count."""
+    """Writes one dataset below the folder and returns how many rows are there, as read back."""
     spark, path = frame.sparkSession, join(folder, name)
     with phase(name, timer=not engine_of(spark).shows_progress) as done:
         write_files(frame, path)
         written = read_dataset(spark, path, SCHEMAS[name])
-        rows = written.count()
-        done(count_of(rows, "row") + (check(name, rows, written) if check else ""))
+        rows, said = check(name, written) if check else (written.count(), "")
+        done(count_of(rows, "row") + said)
     return rows
 
 
@@ -73,7 +73,7 @@ def read_dataset(spark: SparkSession, path: str, schema: str) -> DataFrame:
     return spark.read.schema(schema).parquet(engine_of(spark).path_to_read(path))
 
 
-def columns_of(spark: SparkSession, path: str) -> list[dict[str, Any]]:
-    """The names and types of the columns in a folder of files, as the files themselves have them."""
-    columns = spark.read.parquet(engine_of(spark).path_to_read(path)).schema
-    return [{"name": column.name, "type": column.dataType.simpleString()} for column in columns]
+def columns_of(name: str) -> list[dict[str, Any]]:
+    """The names and types of the columns of a dataset, as a manifest has them."""
+    columns = (column.split() for column in SCHEMAS[name].split(", "))
+    return [{"name": column, "type": kind.lower()} for column, kind in columns]

@@ -54,6 +54,8 @@ def settings(master: str) -> dict[str, str]:
         "spark.app.name": "movielens_pipeline",
         "spark.log.level": "OFF",  # what fails is raised; the rest is chatter
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
+        # nor does the place in the script matter where an operation was described, which takes five calls into Java
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         # what is kept is read twice: compressing it takes longer than that
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
         # or what is kept would have as many parts, and files, as a shuffle has at most
