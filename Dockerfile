@@ -6,7 +6,7 @@
 FROM python:3.13-slim-trixie AS base
 
 LABEL org.opencontainers.image.title="movielens_pipeline" \
-      org.opencontainers.image.version="0.6.1" \
+      org.opencontainers.image.version="0.6.2" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
 
@@ -52,10 +52,8 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 RUN source /opt/movielens/scripts/common.sh \
     && source /opt/movielens/scripts/environments.sh \
     && make_s3_jars /opt/movielens/pyspark /opt/movielens/s3-jars /s3-jars.sha256 \
-    && mv /opt/movielens/s3-jars/*.jar /opt/movielens/pyspark/jars/
-# Spark's launcher names the jar that begins so a second time on the class path, and Java 21 takes no archive of classes
-# for a class path with doubles
-RUN for jar in /opt/movielens/pyspark/jars/slf4j-api-*.jar; do mv "$jar" "${jar/slf4j-api/slf4j.api}"; done
+    && mv /opt/movielens/s3-jars/*.jar /opt/movielens/pyspark/jars/ \
+    && rename_doubled_jar /opt/movielens/pyspark
 
 # ------------------------------------------------------------------------------------------------------------------
 FROM java AS spark

@@ -16,7 +16,7 @@
 set -euo pipefail
 
 main() {
-  local root
+  local root environment
   root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   # shellcheck source=scripts/common.sh
   source "$root/scripts/common.sh"
@@ -31,13 +31,11 @@ main() {
   install_java
   install_chromium
   use_spark_environment "$root"
-  make_s3_jars "$SPARK_HOME" "$root/.venv-spark/s3-jars" "$root/requirements/s3-jars.sha256"
-  make_hdfs_jars "$SPARK_HOME" "$root/.venv-spark/hdfs-jars" "$root/requirements/hdfs-jars.sha256"
+  environment=$(resolved "$root/.venv-spark")
+  make_s3_jars "$SPARK_HOME" "$environment/s3-jars" "$root/requirements/s3-jars.sha256"
+  make_hdfs_jars "$SPARK_HOME" "$environment/hdfs-jars" "$root/requirements/hdfs-jars.sha256"
+  make_class_archive "$root" "$environment" classes-s3 --driver-class-path "$environment/s3-jars/*"
   cd "$root"
-  if [[ ! -s .venv-spark/classes.jsa ]]; then
-    printf 'making .venv-spark/classes.jsa, by which Java starts quickly (once; a minute)\n' >&2
-    .venv-spark/bin/python -m tests.support.jobs
-  fi
   # one process more than cores, for many a test waits for others
   processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
   PATH="$root/.venv-spark/bin:$PATH" exec "$root/.venv-spark/bin/python" -m pytest --numprocesses="$processes" \
@@ -48,6 +46,7 @@ main() {
 install_java() {
   local version
   version=$(java_version)
+  version=${version%%.*}
   ((${version:-0} >= LEAST_JAVA)) || install_packages "openjdk-$LEAST_JAVA-jre-headless"
 }
 

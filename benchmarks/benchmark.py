@@ -80,16 +80,16 @@ def command_of(contestant: str, source: str, target: str, image: str | None = No
     if contestant == "sail":
         return [str(EMBEDDED if EMBEDDED.exists() else sys.executable), *job]
     if contestant == "spark":
-        return [*submit, *job]
+        return [str(ROOT / "exec_local_compute_local_storage.sh"), "--engine", "spark", *paths]
     launcher = submit if contestant == "spark_plain" else [sys.executable]
     return [*launcher, str(PEERS), contestant, source, target]
 
 
-def environment(contestant: str) -> dict[str, str]:
-    """That of the wrappers for the job, which has settings of its own; for Spark the memory that large sizes need."""
-    own = {"SPARK_CONF_DIR": str(ROOT / "scripts" / "spark-conf")} if contestant == "spark" else {}
+def environment() -> dict[str, str]:
+    """For Spark with the memory that large sizes need, and without a configuration of somebody's."""
     memory = os.environ.get("SPARK_DRIVER_MEMORY", "2g")
-    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "SPARK_DRIVER_MEMORY": memory, **own}
+    variables = {name: value for name, value in os.environ.items() if name != "SPARK_CONF_DIR"}
+    return {**variables, "PATH": f"{BIN}:{os.environ['PATH']}", "SPARK_DRIVER_MEMORY": memory}
 
 
 class Run:
@@ -205,7 +205,7 @@ def measure(
         for contestant in contestants[shift:] + contestants[:shift]:
             output = folder / f"output-{contestant}"
             shutil.rmtree(output, ignore_errors=True)
-            variables = environment(contestant)
+            variables = environment()
             if store:
                 command = command_of(contestant, source, f"s3://{BUCKET}/{output.name}")
                 run = Run(command, {**variables, **store.environment()})

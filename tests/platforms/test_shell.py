@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -37,13 +37,16 @@ def shell(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Runs a script of the clone with an empty HOME, from another folder."""
     home = tmp_path_factory.mktemp("home")
 
-    def run(script: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        script: str, *arguments: object, variables: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         # without the suite's own environment on PATH
         own = str(Path(sys.executable).parent)
         path = ":".join(folder for folder in os.environ["PATH"].split(":") if folder != own)
         environment = {**job_environment(), "HOME": str(home), "PATH": path}
         environment.pop("SPARK_CONF_DIR", None)
         environment.pop("VIRTUAL_ENV", None)
+        environment.update(variables or {})
         settings = {"cwd": home, "env": environment, "timeout": 600, **options}
         command = [clone / script, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]
@@ -219,6 +222,14 @@ def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_
     assert done.returncode == 0, done.stderr
     assert "engine: spark " in done.stdout
     assert_equal_by_check(clone / "dataset", tmp_path / "out")
+    # when it is started again, by a Java that does not start without a fitting archive of classes
+    done = shell(
+        "exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out",
+        variables={"SPARK_SUBMIT_OPTS": "-Xshare:on"},
+    )  # fmt: skip
+    # then there is one
+    assert done.returncode == 0, done.stderr
+    assert "making" not in done.stderr
 
 
 @pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292"])

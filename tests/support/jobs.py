@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,15 @@ Publish = Callable[..., str]
 GONE = f"20200101T000000Z-here-{runs.boot()}-999999999.1-0000"
 ELSEWHERE = "20200101T000000Z-elsewhere-0123456789ab-77.1-0000"
 
-S3_JARS = Path(sys.prefix) / "s3-jars"
+ENVIRONMENT = Path(sys.prefix).resolve()  # as the wrappers name it
+S3_JARS = ENVIRONMENT / "s3-jars"
 SPARK_CONF = ROOT / "scripts" / "spark-conf"
 LOG_CONFIGURATION = f'"-Dlog4j2.configurationFile={SPARK_CONF}/log4j2.properties"'
 # Java that compiles each method once and quickly: on little data Spark takes half the time
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 # The classes of a run on Spark, which run_tests.sh has made once: with them a run takes two thirds of the time. Java
 # goes without, and says nothing, where the archive is not there, or where a folder is on the class path.
-CLASS_ARCHIVE = Path(sys.prefix) / "classes.jsa"
+CLASS_ARCHIVE = next(ENVIRONMENT.glob("classes-s3-*.jsa"), ENVIRONMENT / "classes-s3.jsa")
 QUICK_JAVA_OPTIONS = f'{JAVA_OPTIONS} "-XX:SharedArchiveFile={CLASS_ARCHIVE}" -Xlog:cds=off -Xlog:cds+dynamic=off'
 
 
@@ -67,18 +67,3 @@ def run_job(engine: str, *arguments: object, **options: Any) -> subprocess.Compl
         check=False,
         **{"env": job_environment(), **options},
     )
-
-
-def make_class_archive() -> None:
-    """Makes the archive of the classes that a run on Spark loads."""
-    made = CLASS_ARCHIVE.with_suffix(".part")
-    with tempfile.TemporaryDirectory() as output:
-        arguments = ("--input_path", ROOT / "dataset", "--output_path", output)
-        options = f'{JAVA_OPTIONS} "-XX:ArchiveClassesAtExit={made}" -Xlog:disable'
-        command = job_command("spark", *arguments, java_options=options)
-        subprocess.run(command, env=job_environment(), capture_output=True, check=True)
-    made.rename(CLASS_ARCHIVE)
-
-
-if __name__ == "__main__":
-    make_class_archive()
