@@ -148,23 +148,34 @@ def test_help_is_help_and_a_run_without_the_option_says_nothing_on_standard_outp
     assert capfd.readouterr().out == ""
 
 
-def test_a_fault_of_the_job_is_summarized_after_its_traceback(tmp_path: Path, input_path: Path) -> None:
-    # given a fault, in a process whose two streams are one
-    broken = tmp_path / "broken.py"
-    broken.write_text(
-        "import sys\nimport movielens_pipeline as job\nfrom movielens.terminal import leave\n"
-        "def fail(engine):\n    raise ZeroDivisionError('a fault\\nin two lines')\n"
-        "job.get_spark_session = fail\nleave(job.main(sys.argv[1:], own_process=True))\n"
+def start_altered(tmp_path: Path, alteration: str, *launcher: str, **options: Any) -> subprocess.Popen[str]:
+    """Starts the job with a summary in a process of its own, altered by lines of Python, where it is `job`."""
+    script = tmp_path / "altered.py"
+    script.write_text(
+        "import os, signal, sys, time\nimport movielens_pipeline as job\nfrom movielens import ending\n"
+        f"from movielens.terminal import leave\n{alteration}\nleave(job.main(sys.argv[1:], own_process=True))\n"
     )
-    done = subprocess.run(
-        [sys.executable, broken, "--input_path", input_path, "--output_path", tmp_path / "out", "--summary", "json"],
-        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True, check=False, timeout=60,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    paths = ["--input_path", str(tmp_path / "input"), "--output_path", str(tmp_path / "out")]
+    return subprocess.Popen(
+        [*launcher, sys.executable, str(script), *paths, "--summary", "json"],
+        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )  # fmt: skip
-    summary = summary_in(done.stdout)
-    assert done.returncode == summary["exit_status"] == 1
+
+
+def test_a_fault_of_the_job_is_summarized_after_its_traceback(tmp_path: Path) -> None:
+    # given a fault, in a process whose two streams are one
+    fault = """
+def fail(engine): raise ZeroDivisionError("a fault\\nin two lines")
+
+job.get_spark_session = fail
+"""
+    process = start_altered(tmp_path, fault, stderr=subprocess.STDOUT)
+    said, _ = process.communicate(timeout=60)
+    summary = summary_in(said)
+    assert process.returncode == summary["exit_status"] == 1
     assert summary["error"] == "ZeroDivisionError: a fault"
-    assert "Traceback" in done.stdout
+    assert "Traceback" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -195,20 +206,18 @@ def test_where_spark_submit_merges_streams_it_is_still_the_last_line(input_path:
 
 def test_a_run_that_does_not_come_to_its_end_after_a_signal_is_summarized_all_the_same(tmp_path: Path) -> None:
     # given a run whose work takes no notice of the exception that a signal raises
-    stubborn = tmp_path / "stubborn.py"
-    stubborn.write_text(
-        "import sys, time\nimport movielens_pipeline as job\nfrom movielens.terminal import leave\n"
-        "def start(engine):\n"
-        "    print('started', file=sys.stderr, flush=True)\n"
-        "    while True:\n        try:\n            time.sleep(60)\n"
-        "        except KeyboardInterrupt:\n            pass\n"
-        "job.get_spark_session = start\nleave(job.main(sys.argv[1:], own_process=True))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, stubborn, "--input_path", "in", "--output_path", tmp_path / "out", "--summary", "json"],
-        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    stubbornness = """
+def start(engine):
+    print("started", file=sys.stderr, flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+job.get_spark_session = start
+"""
+    process = start_altered(tmp_path, stubbornness)
     assert process.stderr
     while process.stderr.readline() != "started\n":
         time.sleep(0.01)
@@ -219,59 +228,40 @@ def test_a_run_that_does_not_come_to_its_end_after_a_signal_is_summarized_all_th
     assert summary["error"] == "interrupted"
 
 
-SIGNALLED = """
-import os, signal, sys
-import movielens_pipeline as job
-from movielens import ending
-from movielens.terminal import leave
-
-def stop(): os.kill(os.getpid(), signal.{number})
-
-def said_at(): stop(); return as_ever()
-
-as_ever = ending.utc_now
-{moment}
-leave(job.main(sys.argv[1:], own_process=True))
-"""
 MOMENTS = {
     "before_the_command_line_is_read": "job.parse_args = lambda argv: stop()",
-    "when_all_was_published": "ending.utc_now = said_at",
+    "when_all_was_published": "ending.utc_now = lambda now=ending.utc_now: stop() or now()",
 }
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.usefixtures("input_path")
 def test_a_signal_at_the_very_beginning_or_end_leaves_the_run_a_summary(
-    tmp_path: Path, input_path: Path, number: str, moment: str
+    tmp_path: Path, number: str, moment: str
 ) -> None:
-    script = tmp_path / "signalled.py"
-    script.write_text(SIGNALLED.format(number=number, moment=MOMENTS[moment]))
-    done = subprocess.run(
-        [sys.executable, script, "--input_path", input_path, "--output_path", tmp_path / "out", "--summary", "json"],
-        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True, check=False, timeout=60, capture_output=True,
-    )  # fmt: skip
-    summary = summary_in(done.stdout)
-    assert done.returncode == summary["exit_status"]
+    process = start_altered(tmp_path, f"def stop(): os.kill(os.getpid(), signal.{number})\n{MOMENTS[moment]}")
+    said, _ = process.communicate(timeout=60)
+    summary = summary_in(said)
+    assert process.returncode == summary["exit_status"]
     if moment == "when_all_was_published":
         assert (summary["outcome"], summary["exit_status"]) == ("published", 0)
     else:
         assert (summary["error"], summary["exit_status"]) == ("interrupted", 128 + signal.Signals[number])
 
 
-def test_with_nohup_a_run_goes_on_when_its_terminal_is_closed(tmp_path: Path, input_path: Path) -> None:
-    script = tmp_path / "hung_up.py"
-    script.write_text(
-        "import os, signal, sys\nimport movielens_pipeline as job\nfrom movielens.terminal import leave\n"
-        "start = job.get_spark_session\n"
-        "def hang_up(engine):\n    os.kill(os.getpid(), signal.SIGHUP)\n    return start(engine)\n"
-        "job.get_spark_session = hang_up\nleave(job.main(sys.argv[1:], own_process=True))\n"
-    )
-    arguments = ["--input_path", str(input_path), "--output_path", str(tmp_path / "out"), "--summary", "json"]
-    done = subprocess.run(
-        ["nohup", sys.executable, str(script), *arguments],
-        env={**job_environment(), "PYTHONPATH": str(ROOT)}, text=True, check=False, timeout=60, capture_output=True,
-    )  # fmt: skip
-    assert (done.returncode, summary_in(done.stdout)["outcome"]) == (0, "published"), done.stderr
+@pytest.mark.usefixtures("input_path")
+def test_with_nohup_a_run_goes_on_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    hang_up = """
+def hang_up(engine, start=job.get_spark_session):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return start(engine)
+
+job.get_spark_session = hang_up
+"""
+    process = start_altered(tmp_path, hang_up, "nohup")
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, summary_in(said)["outcome"]) == (0, "published"), errors
 
 
 def in_a_shell(line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
