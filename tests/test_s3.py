@@ -264,7 +264,7 @@ def test_a_store_that_fails_when_a_result_is_described_is_a_clean_error(
 ) -> None:  # fmt: skip
     # given an earlier result, and a store that fails when all datasets of the next one are written
     publish("sail", s3_input, bucket_path.address)
-    describe = run.columns_of
+    describe = run.describe_dataset
 
     def fail_meanwhile(*arguments: Any) -> Any:
         proxy.reset(lambda *_: "unavailable")
@@ -273,7 +273,7 @@ def test_a_store_that_fails_when_a_result_is_described_is_a_clean_error(
         finally:
             proxy.reset()
 
-    monkeypatch.setattr(run, "columns_of", fail_meanwhile)
+    monkeypatch.setattr(run, "describe_dataset", fail_meanwhile)
     status, said = run_main("sail", "--input_path", s3_input, "--output_path", bucket_path.address)
     # then the run says so in one line, and the earlier result stands
     assert status in (1, 3), said
