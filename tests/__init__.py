@@ -1,0 +1,7 @@
+"""What the job promises, as its users see it."""
+
+import os
+
+# Both engines in one process: gRPC, which sail's client needs, would now and then end a process that is forked in order
+# to start Java. It reads this when it is imported, and never again.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"

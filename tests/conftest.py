@@ -128,9 +128,6 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
             f"--properties-file '{SPARK_CONF}/spark-defaults.conf' --master local[2] --driver-class-path '{S3_JARS}/*' "
             f"{options} pyspark-shell",
         )
-        # both engines in one process: gRPC, which sail's client needs, would now and then abort a process that is
-        # forked in order to start Java
-        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
         patch.setenv("SPARK_SUBMIT_OPTS", f"{QUICK_JAVA_OPTIONS} {LOG_CONFIGURATION}")
         patch.delenv("SPARK_CONF_DIR", raising=False)
         yield session
