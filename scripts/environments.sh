@@ -227,6 +227,8 @@ run_on_this_machine() {
   environment=$(resolved "$root/.venv-spark")
   if [[ "$*" == *s3://* || "$*" == *s3a://* ]]; then
     make_s3_jars "$SPARK_HOME" "$environment/s3-jars" "$root/requirements/s3-jars.sha256"
+  fi
+  if [[ -d $environment/s3-jars ]]; then # for whatever path, so that one archive of classes does for all
     options+=(--driver-class-path "$environment/s3-jars/*")
     archive=classes-s3
   fi

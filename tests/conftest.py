@@ -35,14 +35,27 @@ LONGEST_FIRST += ["test_suspension", "test_docs", "test_infrastructure", "test_s
 LONGEST_FIRST += ["test_benchmark"]
 
 
+def parameters_of(item: pytest.Item) -> set[str]:
+    """Those parameters of a test that are words."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {parameter for parameter in parameters if isinstance(parameter, str)}
+
+
 def is_possible(item: pytest.Item) -> bool:
     """Whether there is what the parameters of a test ask for: HDFS is read and written by Spark alone."""
-    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return not {"sail", "hdfs"} <= {parameter for parameter in parameters if isinstance(parameter, str)}
+    return not {"sail", "hdfs"} <= parameters_of(item)
 
 
+def is_in_a_store(item: pytest.Item) -> bool:
+    """Whether the parameters of a test ask for a place that is no disk."""
+    return bool(parameters_of(item) & {"bucket", "s3", "s3a", "hdfs"})
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks decide
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = filter(is_possible, items)
+    for item in filter(is_in_a_store, items):
+        item.add_marker(pytest.mark.thorough)
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -85,15 +85,15 @@ def test_figures_that_are_worse_than_earlier_ones_are_said() -> None:
     assert worse == ["1,000 ratings, sail: the ratio is 16% worse"]
 
 
-def test_the_figures_of_the_project_are_those_of_its_documents_and_no_worse_than_themselves() -> None:
-    kept = json.loads((ROOT / "benchmarks" / "figures.json").read_text())
+@pytest.mark.parametrize("figures", sorted((ROOT / "benchmarks").glob("figures*.json")), ids=lambda path: path.stem)
+def test_the_figures_of_the_project_are_those_of_its_documents_and_no_worse_than_themselves(figures: Path) -> None:
+    kept = json.loads(figures.read_text())
     table, worse = benchmark.compared(kept, kept)
     assert not worse
     assert len(re.findall(r"^\| [0-9,]+ \| .* \| \+0% \|$", table, re.MULTILINE)) == sum(
         map(len, kept["runs"].values())
     )
-    shown = run("--show", ROOT / "benchmarks" / "figures.json").stdout
-    assert shown.strip() in (ROOT / "docs" / "performance.md").read_text()
+    assert run("--show", figures).stdout.strip() in (ROOT / "docs" / "performance.md").read_text()
 
 
 def test_every_run_is_a_process_of_its_own_whose_descendants_count() -> None:

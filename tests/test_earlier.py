@@ -32,7 +32,7 @@ def is_unchanged(said: str) -> bool:
     return "unchanged: " in said
 
 
-@pytest.mark.parametrize("where", ["disk", pytest.param("bucket", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("where", ["disk", "bucket"])
 def test_nothing_is_done_where_the_result_is_of_this_very_input(
     engine: str, publish: Publish, input_path: Path, output_path: Path, where: str, request: pytest.FixtureRequest
 ) -> None:

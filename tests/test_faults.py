@@ -55,7 +55,7 @@ class FaultyStorage:
         return run
 
 
-@pytest.fixture(params=["disk", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("hdfs", "s3", "s3a"))])
+@pytest.fixture(params=["disk", "hdfs", "s3", "s3a"])
 def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, storages: Storages) -> Prepared:
     storage, place = storages(request.param, tmp_path)
     return Prepared(storage, place, tmp_path, publish)

@@ -138,7 +138,7 @@ def test_a_result_of_before_there_was_a_history_begins_one(
     assert [run["run_id"] for run in history_of(output_path)] == [manifest_of(output_path)["run_id"]]
 
 
-@pytest.mark.parametrize("kind", ["disk", pytest.param("s3", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("kind", ["disk", "s3"])
 def test_a_result_that_is_published_by_the_next_run_has_its_line_once(
     publish: Publish, storages: Storages, tmp_path: Path, kind: str
 ) -> None:

@@ -32,6 +32,8 @@ from tests.support.places import Bucket
 from tests.support.project import ROOT, copy_project
 from tests.support.results import manifest_of
 
+pytestmark = pytest.mark.thorough
+
 Rating = tuple[int, int, float, int]
 Make = Callable[..., Parsed]
 
@@ -240,7 +242,6 @@ def test_the_top_three_are_those_of_plain_python(odd_page: Parsed) -> None:
     assert [row[:3] for row in odd_page.table("The top three of 5 users")] == rows
 
 
-@pytest.mark.thorough
 def test_the_page_of_a_real_release_says_what_its_readme_says(publish: Publish, output_path: Path, make: Make) -> None:
     publish("sail", real_data("ml-1m"), output_path)
     page = make()
@@ -249,7 +250,6 @@ def test_the_page_of_a_real_release_says_what_its_readme_says(publish: Publish, 
     assert page.table("Rated most")[0] == ["American Beauty (1999)", "3,428", "4.32"]
 
 
-@pytest.mark.thorough
 def test_both_engines_have_one_page(publish: Publish, input_path: Path, tmp_path: Path, make: Make) -> None:
     for engine in ("spark", "sail"):
         publish(engine, input_path, tmp_path / engine)

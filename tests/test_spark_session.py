@@ -143,6 +143,7 @@ def test_all_that_is_said_is_the_job_s_own_and_standard_output_stays_empty(
     assert_golden("run", said, output=output_path)
 
 
+@pytest.mark.thorough
 def test_the_other_engine_can_be_started_by_either_launcher(input_path: Path, output_path: Path) -> None:
     # given spark-submit with --engine sail, and python with --engine spark
     for launcher, engine in (("spark", "sail"), ("sail", "spark")):

@@ -197,6 +197,7 @@ def test_an_interrupted_run_is_summarized(tmp_path: Path, output_path: Path, num
     assert (summary["outcome"], summary["error"]) == ("failed", "interrupted")
 
 
+@pytest.mark.thorough
 def test_where_spark_submit_merges_streams_it_is_still_the_last_line(input_path: Path, output_path: Path) -> None:
     done = run_job("spark", "--input_path", input_path, "--output_path", output_path, "--summary", "json")
     summary = summary_in(done.stdout)

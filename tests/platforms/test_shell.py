@@ -126,6 +126,7 @@ def test_the_exit_status_is_the_job_s(shell: Shell, arguments: list[str], status
     assert shell("exec_local_compute_local_storage.sh", *arguments).returncode == status
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_that_fails(
     shell: Shell, clone: Path
@@ -150,6 +151,7 @@ def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_th
     assert list(clone.glob(".venv-*Z-*")) == [before]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_an_environment_whose_python_is_gone_is_remade_and_what_runs_keeps_its_own(
     shell: Shell, clone: Path, tmp_path: Path
@@ -218,18 +220,14 @@ def link_spark_environment(clone: Path) -> None:
 def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_path: Path) -> None:
     # given that environment, which the suite has made already: the one it runs in
     link_spark_environment(clone)
-    done = shell("exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "engine: spark " in done.stdout
-    assert_equal_by_check(clone / "dataset", tmp_path / "out")
-    # when it is started again, by a Java that does not start without a fitting archive of classes
+    # and a Java that does not start without a fitting archive of classes
     done = shell(
         "exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out",
         variables={"SPARK_SUBMIT_OPTS": "-Xshare:on"},
     )  # fmt: skip
-    # then there is one
     assert done.returncode == 0, done.stderr
-    assert "making" not in done.stderr
+    assert "engine: spark " in done.stdout
+    assert_equal_by_check(clone / "dataset", tmp_path / "out")
 
 
 @pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292"])
@@ -259,6 +257,7 @@ def test_help_is_the_header(shell: Shell, clone: Path, script: str) -> None:
     assert "Exit status:" in done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_two_first_starts_at_once_both_end_well(clone: Path, tmp_path: Path) -> None:
     # given an environment that is made anew, by two at once, each after the other's lock
@@ -294,6 +293,7 @@ def bucket(s3_server: s3server.S3Server, proxy: s3server.FaultyProxy) -> str:  #
     return name
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_a_bucket_gets_the_dataset_once_and_a_right_result_from_both_engines(
     clone: Path, bucket: str, tmp_path: Path
