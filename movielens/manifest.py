@@ -7,7 +7,7 @@ deleted, so every field is looked at before it is acted on.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from movielens.contract import SCHEMAS, UsageError
@@ -180,12 +180,8 @@ def is_file_of(name: str, file: str) -> bool:
 
 
 def known(kind: type[Dataset | Manifest], content: dict[str, Any]) -> dict[str, Any]:
-    """What a kind has fields for; those with a default an earlier version may have lacked."""
-    return {
-        one.name: content[one.name]
-        for one in fields(kind)
-        if one.name in content or (one.default is MISSING and one.default_factory is MISSING)
-    }
+    """What a kind has fields for."""
+    return {one.name: content[one.name] for one in fields(kind) if one.name in content}
 
 
 def as_json(content: dict[str, Any]) -> bytes:

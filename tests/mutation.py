@@ -28,7 +28,7 @@ TESTS = {
     "transforms": ["test_data_processing", "test_movie_statistics", "test_top_movies_per_user"],
     "formats": ["test_formats", "test_proof", "test_data_loading", "test_rejects"],
     "publishing": ["test_publishing", "test_suspension", "test_faults", "test_exceptions_handling"],
-    "manifest": ["test_publishing", "test_faults"],
+    "manifest": ["test_manifest", "test_publishing", "test_faults"],
     "runs": ["test_publishing"],
 }
 # The tests that start no Spark, by their names
