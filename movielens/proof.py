@@ -99,11 +99,12 @@ class Proof:
         """
         if name == "ratings":
             return self.check_plain(release.plain, written) if release.plain else self.check_judged(written)
-        if name == "movies":
-            return self.check_movies(written)
-        if name == "movies_with_stats":
-            return self.check_statistics(written)
-        return self.check_top(written)
+        checks = {
+            "movies": self.check_movies,
+            "movies_with_stats": self.check_statistics,
+            "top_movies_per_user": self.check_top,
+        }
+        return checks[name](written)
 
     # ----------------------------------------------------------------------------------------------------------------
     # What is read

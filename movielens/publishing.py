@@ -127,7 +127,7 @@ class Publication:
     def generations(self) -> dict[int, Entry]:
         """The files of the journal by their numbers."""
         found = self.storage.entries(join(self.output, JOURNAL))
-        return {int(entry.name[:-5]): entry for entry in found if re.fullmatch(r"[1-9]\d{0,17}\.json", entry.name)}
+        return {int(entry.name[:-5]): entry for entry in found if re.fullmatch(r"[1-9]\d*\.json", entry.name)}
 
     def present(self) -> Manifest | None:
         """The manifest that stands there; None where there is none, or half of one."""

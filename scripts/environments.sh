@@ -2,6 +2,7 @@
 # Sourced after common.sh: Python environments, Java, the S3 connector of Spark, and the job on this machine.
 
 LEAST_JAVA=17
+GREATEST_JAVA=23 # Java 24 lacks what Spark's Hadoop asks for
 
 # make_environment FOLDER REQUIREMENTS: a Python environment that holds just what the requirements file pins; remade
 # when that file has changed, or when its Python is gone. Of several that make it at once, one works and the others wait.
@@ -24,6 +25,8 @@ sys.exit(not os.path.isdir(os.path.join(sys.argv[1], "lib", folder, "site-packag
 lock() {
   command -v flock >/dev/null || return 0
   exec 9>"$1.lock"
+  flock --nonblock 9 && return
+  printf 'waiting for another start that makes %s\n' "$1" >&2
   flock 9
 }
 
@@ -100,7 +103,7 @@ require_java() {
   local version
   version=$(java_version)
   version=${version%%.*}
-  ((${version:-0} >= LEAST_JAVA)) || die 1 "the spark engine needs Java $LEAST_JAVA or 21, found ${version:-none}; \
+  ((${version:-0} >= LEAST_JAVA && version <= GREATEST_JAVA)) || die 1 "the spark engine needs Java $LEAST_JAVA or 21, found ${version:-none}; \
 on Debian or Ubuntu: sudo apt-get install openjdk-$LEAST_JAVA-jre-headless"
 }
 
@@ -113,26 +116,41 @@ use_spark_environment() {
   environment=$(resolved "$1/.venv-spark")
   spark_homes=("$environment"/lib/python3*/site-packages/pyspark)
   export SPARK_HOME=${spark_homes[0]} PYSPARK_PYTHON=$environment/bin/python
+  unset PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS # a notebook's, as somebody's profile may set it
 }
 
 # make_class_archive ROOT ENVIRONMENT NAME [OPTION...]: an archive of the classes that the job loads when it is submitted
 # with such options, as Java takes them all at once. It is of use to this Java alone, and empty where Java makes none.
 make_class_archive() {
-  local root=$1 environment=$2 output status=0
-  CLASS_ARCHIVE=$environment/$3-$(java_version).jsa
-  [[ ! -e $CLASS_ARCHIVE && -w $environment ]] || return 0
+  local output training status=0
+  CLASS_ARCHIVE=$2/$3-$(java_version).jsa
+  [[ ! -e $CLASS_ARCHIVE && -w $2 ]] || return 0
   lock "$CLASS_ARCHIVE"
   if [[ ! -e $CLASS_ARCHIVE ]]; then
     printf 'making %s, with which Spark takes two thirds of the time (once; half a minute)\n' "$CLASS_ARCHIVE" >&2
     output=$(mktemp -d)
-    (become_spark_submit "$root" "\"-XX:ArchiveClassesAtExit=$CLASS_ARCHIVE.part\" -Xlog:disable" "${@:4}" \
-      "$root/movielens_pipeline.py" --input_path "$root/dataset" --output_path "$output" >/dev/null 2>&1) || status=$?
-    rm -rf "$output"
-    ((status < 128)) || exit "$status" # interrupted
-    touch "$CLASS_ARCHIVE.part"
-    mv "$CLASS_ARCHIVE.part" "$CLASS_ARCHIVE"
+    (become_spark_submit "$1" "\"-XX:ArchiveClassesAtExit=$CLASS_ARCHIVE.part\" -Xlog:disable" "${@:4}" \
+      "$1/movielens_pipeline.py" --input_path "$1/dataset" --output_path "$output" >/dev/null 2>&1) &
+    training=$!
+    trap 'end_training 129' HUP
+    trap 'end_training 130' INT
+    trap 'end_training 143' TERM
+    wait "$training" || status=$?
+    trap - HUP INT TERM
+    # where that run failed the job will, too, and say why
+    ((status)) || { touch "$CLASS_ARCHIVE.part" && mv "$CLASS_ARCHIVE.part" "$CLASS_ARCHIVE"; }
+    rm -rf "$output" "$CLASS_ARCHIVE.part"
   fi
   unlock
+}
+
+# end_training STATUS: out by a signal, with the run that make_class_archive waits for.
+end_training() {
+  trap '' HUP INT TERM
+  kill "$training" 2>/dev/null || true
+  wait "$training" || true
+  rm -rf "$output" "$CLASS_ARCHIVE.part"
+  exit "$1"
 }
 
 # become_spark_submit ROOT JAVA_OPTIONS OPTION...: becomes spark-submit with the configuration for one machine. That is
@@ -234,8 +252,11 @@ run_on_this_machine() {
   fi
   [[ ! -t 2 ]] || progress=true
   options+=(--conf "spark.ui.showConsoleProgress=$progress")
-  # a configuration of the user's own is a folder on the class path
-  [[ -z ${SPARK_CONF_DIR:-} ]] || exec "$SPARK_HOME/bin/spark-submit" "${options[@]}" "$job" "$@"
+  # a configuration of the user's own is a folder on the class path, and options cannot spell every path
+  if [[ -n ${SPARK_CONF_DIR:-} || $root == *[\"\\,]* ]]; then
+    export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$root/scripts/spark-conf}
+    exec "$SPARK_HOME/bin/spark-submit" "${options[@]}" "$job" "$@"
+  fi
   make_class_archive "$root" "$environment" "$archive" "${options[@]}"
   become_spark_submit "$root" "\"-XX:SharedArchiveFile=$CLASS_ARCHIVE\" -Xlog:cds=off -Xlog:cds+dynamic=off" \
     "${options[@]}" "$job" "$@"

@@ -101,6 +101,17 @@ def mutated(draw: st.DrawFn) -> bytes:
     return data
 
 
+@pytest.mark.parametrize("decimals", ["", ".0"])
+def test_every_plain_line_is_a_valid_one(decimals: str) -> None:
+    # for plain lines are not held against the rules of their fields
+    ids = [str(number) for power in range(10) for number in (10**power, min(10 ** (power + 1), 2**31) - 1)]
+    times = [str(number) for power in range(1, 10) for number in (10**power, 10 ** (power + 1) - 1)]
+    plain = {"userId": ids, "movieId": ids, "rating": Plain(DAT, decimals).ratings, "timestamp": times}
+    for field in contract.RATING_FIELDS:
+        for text in plain[field.name]:
+            assert all(re.fullmatch(rule, text) for rule, _ in field.rules), (field.name, text)
+
+
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutated())
 def test_what_adds_up_is_plain_whatever_was_done_to_a_good_text(tmp_path: Path, data: bytes) -> None:

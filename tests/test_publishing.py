@@ -255,6 +255,21 @@ PLANTED = {
 }
 
 
+def test_a_journal_with_a_number_of_many_digits_keeps_no_run_waiting(
+    engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    # given a generation that nobody gets to
+    publish("sail", two_inputs[0], output_path)
+    (last,) = generations(Disk(output_path))
+    many = 10**18 - 1
+    content = json.loads((output_path / last).read_text())
+    (output_path / last).with_name(f"{many}.json").write_text(json.dumps({**content, "generation": many}))
+    # then the next run takes the one after
+    publish(engine, two_inputs[1], output_path)
+    assert_equal_by_check(two_inputs[1], output_path)
+    assert [Path(name).name for name in generations(Disk(output_path))] == [f"{many + 1}.json"]
+
+
 @pytest.mark.parametrize("case", PLANTED)
 def test_a_journal_that_is_not_of_this_job_is_said_and_nothing_is_touched(
     engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path, case: str

@@ -179,6 +179,28 @@ def test_the_sail_engine_missing_is_one_line(tmp_path: Path, input_path: Path, o
     )
 
 
+@pytest.mark.thorough
+def test_an_interrupt_while_python_waits_for_java_is_said_by_the_job_alone() -> None:
+    waiting = """
+import os, signal
+from movielens import engines
+session = engines.start("spark")
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+try:
+    session._jvm.java.lang.Thread.sleep(60_000)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+os._exit(0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", waiting], env={**job_environment(), "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "interrupted\n"
+    assert "KeyboardInterrupt" not in done.stderr
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_ctrl_c_and_sigterm_end_at_once_with_nothing_published(
     engine: str, tmp_path: Path, output_path: Path, name: str, status: int

@@ -32,7 +32,9 @@ def start() -> SparkSession:
     """Starts Apache Spark, or joins the one that spark-submit started; --conf settings hold."""
     os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
     try:
-        logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it would log what it raises
+        # py4j would log what it raises, and what interrupts it by the root logger, which speaks unless it has a handler
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        logging.getLogger().addHandler(logging.NullHandler())
         SparkContext._ensure_initialized()  # or what spark-submit was told would not be in its configuration
         conf = SparkConf()
         for name, value in settings(str(conf.get("spark.master"))).items():

@@ -230,8 +230,46 @@ def test_spark_runs_in_an_environment_of_its_own(shell: Shell, clone: Path, tmp_
     assert_equal_by_check(clone / "dataset", tmp_path / "out")
 
 
-@pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292"])
-def test_java_missing_or_too_old_is_one_line(shell: Shell, tmp_path: Path, version: str | None) -> None:
+@pytest.mark.thorough
+def test_spark_runs_from_a_path_of_odd_characters_whatever_python_a_notebook_takes(tmp_path: Path) -> None:
+    clone = copy_project(tmp_path / "q, \"x' y\\z")
+    link_spark_environment(clone)
+    environment = {**job_environment(), "PYSPARK_DRIVER_PYTHON": "ipython", "PYSPARK_DRIVER_PYTHON_OPTS": "notebook"}
+    environment.pop("SPARK_CONF_DIR")
+    command = [clone / "exec_local_compute_local_storage.sh", "--engine", "spark", "--output_path", tmp_path / "out"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert_equal_by_check(clone / "dataset", tmp_path / "out")
+
+
+@pytest.mark.thorough
+def test_a_signal_while_the_archive_of_classes_is_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    # given an environment without one
+    clone = copy_project(tmp_path / "clone")
+    (clone / ".venv-spark").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg", "requirements.installed"):
+        (clone / ".venv-spark" / name).symlink_to(Path(sys.prefix).resolve() / name)
+    environment = job_environment()
+    environment.pop("SPARK_CONF_DIR")
+    process = subprocess.Popen(
+        [clone / "exec_local_compute_local_storage.sh", "--engine", "spark"], env=environment, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stderr
+    assert process.stderr.readline().startswith(f"making {clone}/.venv-spark/classes-")
+    time.sleep(2)
+    # when the script alone is told to end
+    process.terminate()
+    process.communicate(timeout=60)
+    # then so does what it started, and no part of an archive stays
+    assert process.returncode == 143
+    assert subprocess.run(["pgrep", "-f", f"^[^ ]*java .*{clone}"], capture_output=True, check=False).returncode == 1
+    assert not list((clone / ".venv-spark").glob("*.part"))
+    assert not list((clone / ".venv-spark").glob("*.jsa"))
+
+
+@pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292", "25.0.3"])
+def test_java_missing_too_old_or_too_new_is_one_line(shell: Shell, tmp_path: Path, version: str | None) -> None:
     # given a JAVA_HOME with an old Java, or with none
     (tmp_path / "bin").mkdir()
     if version:
@@ -239,7 +277,7 @@ def test_java_missing_or_too_old_is_one_line(shell: Shell, tmp_path: Path, versi
         (tmp_path / "bin" / "java").chmod(0o755)
     environment = {**os.environ, "JAVA_HOME": str(tmp_path)}
     done = shell("exec_local_compute_local_storage.sh", "--engine=spark", env=environment)
-    found = {None: "none", "11.0.2": "11", "1.8.0_292": "1"}[version]
+    found = {None: "none", "11.0.2": "11", "1.8.0_292": "1", "25.0.3": "25"}[version]
     assert done.returncode == 1
     assert done.stderr == (
         f"exec_local_compute_local_storage.sh: error: the spark engine needs Java 17 or 21, found {found}; "
