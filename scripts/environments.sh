@@ -25,7 +25,7 @@ sys.exit(not os.path.isdir(os.path.join(sys.argv[1], "lib", folder, "site-packag
 lock() {
   command -v flock >/dev/null || return 0
   exec 9>"$1.lock"
-  flock --nonblock 9 && return
+  flock -n 9 && return
   printf 'waiting for another start that makes %s\n' "$1" >&2
   flock 9
 }
@@ -98,12 +98,13 @@ java_version() {
   "$java" -version 2>&1 | sed -n 's/.* version "\([0-9._]*\).*/\1/p' || true
 }
 
-# require_java: out with one line unless there is a Java that Spark can take.
+# require_java: sets JAVA_VERSION; out with one line unless there is a Java that Spark can take.
 require_java() {
   local version
-  version=$(java_version)
-  version=${version%%.*}
-  ((${version:-0} >= LEAST_JAVA && version <= GREATEST_JAVA)) || die 1 "the spark engine needs Java $LEAST_JAVA or 21, found ${version:-none}; \
+  JAVA_VERSION=$(java_version)
+  version=${JAVA_VERSION%%.*}
+  ((${version:-0} >= LEAST_JAVA && version <= GREATEST_JAVA)) ||
+    die 1 "the spark engine needs Java $LEAST_JAVA or 21, found ${version:-none}; \
 on Debian or Ubuntu: sudo apt-get install openjdk-$LEAST_JAVA-jre-headless"
 }
 
@@ -123,7 +124,7 @@ use_spark_environment() {
 # with such options, as Java takes them all at once. It is of use to this Java alone, and empty where Java makes none.
 make_class_archive() {
   local output training status=0
-  CLASS_ARCHIVE=$2/$3-$(java_version).jsa
+  CLASS_ARCHIVE=$2/$3-$JAVA_VERSION.jsa
   [[ ! -e $CLASS_ARCHIVE && -w $2 ]] || return 0
   lock "$CLASS_ARCHIVE"
   if [[ ! -e $CLASS_ARCHIVE ]]; then

@@ -57,8 +57,8 @@ def start() -> SparkSession:
     warnings.filterwarnings("ignore", r"\[RETRIES_EXCEEDED\]")  # it is raised, too
     session.client.set_retry_policies([DefaultPolicy(max_retries=TRIES, max_backoff=1000)])
     try:
-        # of each operation of a column pyspark would look up the place in the script, a tenth of a run on little data;
-        # and this is a first request, for a server that cannot have sessions starts all the same
+        # of each operation of a column pyspark would look up the place in the script, hundredths of a second a run; and
+        # this is a first request, for a server that cannot have sessions starts all the same
         session.conf.set("spark.python.sql.dataFrameDebugging.enabled", "false")
     except Exception as error:
         if names_time_zone():
