@@ -47,6 +47,8 @@ JOURNAL = "_journal"
 MANIFEST = "_manifest.json"
 JOURNAL_OF_EARLIER_VERSIONS = "_publishing.json"
 
+FOLDERS, FILES = (*SCHEMAS, JOURNAL, STAGING), (MANIFEST, HISTORY)
+
 PATIENCE = 300.0  # seconds after which a publishing that was not renewed may be taken over
 RENEWAL = 60.0  # seconds after which who publishes renews before the next step
 PATIENCE_WITH_STAGING = 24 * 3600.0
@@ -141,12 +143,13 @@ class Publication:
         return {file.path[len(folder) + 1 :]: file.size for files in found for file in files}
 
     def require_own_folders(self) -> None:
-        """Raises UsageError when a dataset's folder holds what is not of this job.
+        """Raises UsageError where what stands there is not of this job, or is a file.
 
-        Raises StorageError where one cannot be written.
+        Raises StorageError where a folder cannot be written.
         """
+        self.storage.require_writable(self.output)
         for entry in self.storage.entries(self.output):
-            if entry.name in {*SCHEMAS, HISTORY} and entry.is_folder == (entry.name == HISTORY):
+            if entry.name in FOLDERS + FILES and entry.is_folder != (entry.name in FOLDERS):
                 raise UsageError(f"{entry.path} is not of this job: move it away, or choose another --output_path")
         while True:
             state = self.state()
@@ -160,8 +163,8 @@ class Publication:
             if self.state() == state:  # otherwise it may be of a result that was published meanwhile
                 first = join(self.output, strangers[0])
                 raise UsageError(f"{first} is not of this job: move it away, or choose another --output_path")
-        for folder in (self.output, *(join(self.output, name) for name in (*SCHEMAS, JOURNAL, STAGING))):
-            self.storage.require_writable(folder)
+        for name in FOLDERS:
+            self.storage.require_writable(join(self.output, name))
         earlier = join(self.output, JOURNAL_OF_EARLIER_VERSIONS)
         if self.storage.read(earlier) is not None:
             raise UsageError(f"{earlier} was left by a run of a version before 0.5: run that version once more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from check_local_results import main, published_files, sql_list
+import check_local_results
+from check_local_results import derive, main, published_files, sql_list
 from tests.support.inputs import write_input
 from tests.support.jobs import Publish
 from tests.support.project import ROOT
@@ -128,6 +130,34 @@ def test_a_file_that_the_manifest_does_not_list_does_not_count(published: Path, 
         duckdb.execute(f"COPY (SELECT 1 AS one) TO '{published / dataset}/another.parquet' (FORMAT parquet)")
     status, said = check()
     assert status == 0, said
+
+
+def test_a_dataset_that_the_check_does_not_know_is_not_equal(published: Path, check: Check) -> None:
+    manifest = manifest_of(published)
+    manifest["datasets"]["users"] = manifest["datasets"]["movies"]
+    (published / "_manifest.json").write_text(json.dumps(manifest))
+    status, said = check()
+    assert status == 1
+    assert said.endswith("\nusers: DIFFERENT: this check does not know it\n")
+
+
+@pytest.mark.parametrize("chunk", [7, 16 * 2**20])
+@pytest.mark.parametrize("ends", itertools.permutations([b"\n", b"\r\n", b"\r", b"\r\r\n"]))
+def test_line_ends_of_every_kind_are_read_in_one_file(
+    tmp_path: Path, chunk: int, ends: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a byte-order mark, and a letter that is in no valid rating
+    monkeypatch.setattr(check_local_results, "CHUNK", chunk)
+    lines = [b"1::10::5::100", b"2::11::4::101", b"3::12::3::102", b"4::13::\xe9::103", b"5::14::1::104"]
+    data = b"\xef\xbb\xbf" + b"".join(line + end for line, end in zip(lines, [*ends, b""], strict=True))
+    folder = write_input(tmp_path / "input", data, b"10::A::B" + b"".join(ends) + b"11::C::D")
+    connection = duckdb.connect()
+    # then what is derived is each line, once
+    assert derive(connection, folder, tmp_path) == 1
+    assert sorted(connection.execute("FROM expected_ratings").fetchall()) == [
+        (1, 10, 5, 100), (2, 11, 4, 101), (3, 12, 3, 102), (5, 14, 1, 104)
+    ]  # fmt: skip
+    assert len(connection.execute("FROM expected_movies").fetchall()) == 2
 
 
 @pytest.mark.usefixtures("published")

@@ -55,6 +55,10 @@ def test_movies_come_with_the_contract_s_columns_and_types(spark: Any, input_pat
         ("CRLF line ends", lambda data: data.replace(b"\n", b"\r\n")),
         ("a missing final newline", lambda data: data.removesuffix(b"\n")),
         ("lone CR line ends", lambda data: data.replace(b"\n", b"\r")),
+        (
+            "line ends of every kind in one file",
+            lambda data: data.replace(b"\n", b"\r\r\n").replace(b"\r\r\n", b"\r", 1).replace(b"\r\r\n", b"\n", 1),
+        ),
         ("blank lines", lambda data: b"\n\r\n" + data.replace(b"\n", b"\n\n", 2) + b"\n\n"),
         ("a byte-order mark", lambda data: b"\xef\xbb\xbf" + data),
         ("a byte-order mark and CRLF", lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")),

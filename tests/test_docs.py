@@ -196,6 +196,7 @@ def test_the_options_of_the_readme_are_the_code_s(capsys: pytest.CaptureFixture[
     assert {name for name in table_after(page("configuration"), "## Options") if name.startswith("--")} == options
 
 
+@pytest.mark.thorough
 def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
     engine: str, publish: Callable[..., str], output_path: Path
 ) -> None:

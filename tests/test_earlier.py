@@ -82,6 +82,7 @@ def test_no_engine_is_started_in_vain(
     assert job.main([*arguments, "--if_changed"]) == 0
 
 
+@pytest.mark.thorough
 def test_of_an_archive_it_is_the_archive_that_counts(
     engine: str, publish: Publish, tmp_path: Path, output_path: Path
 ) -> None:

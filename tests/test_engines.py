@@ -41,6 +41,7 @@ def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tm
     assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
 
 
+@pytest.mark.thorough
 def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None:
     # given Spark's own setting, by which each shuffle ends in 200 parts
     environment = {name: value for name, value in job_environment().items() if name != "SPARK_CONF_DIR"}
@@ -51,6 +52,7 @@ def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None
     assert all(1 <= number <= 8 for number in files.values()), files
 
 
+@pytest.mark.thorough
 def test_a_movies_file_of_over_4_mb_is_read_once(publish: Publish, tmp_path: Path, engine: str) -> None:
     # given a file so large that an engine may split it
     movies = [(number, f"Movie {number} " + "x" * 60, "Drama") for number in range(1, 70_001)]

@@ -328,6 +328,7 @@ def test_all_kinds_of_bad_line_have_the_same_reasons_on_both_engines(
     assert not visible_names(output_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", BAD_LINES)
 def test_bad_lines_that_may_pass_are_counted_by_the_check(
     engine: str, publish: Publish, tmp_path: Path, output_path: Path, form: str

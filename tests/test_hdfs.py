@@ -45,6 +45,19 @@ def test_hdfs_is_read_and_published_to(
     assert {file.partition("/")[0] for file in listed} == DATASETS
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_output_path_on_hdfs_that_is_a_file_or_below_one_is_wrong_usage(
+    run_main: Main, input_path: Path, hdfs_server: Hdfs, hdfs_path: HdfsFolder, below: str
+) -> None:
+    hdfs_server.write(hdfs_path.folder, b"theirs")
+    status, said = run_main("spark", "--input_path", input_path, "--output_path", f"{hdfs_path.address}{below}")
+    assert status == 2, said
+    assert said.splitlines()[-1] == (
+        f"movielens_pipeline: error: {hdfs_path.address} is a file: choose another --output_path"
+    )
+    assert hdfs_server.read(hdfs_path.folder) == b"theirs"
+
+
 def test_an_input_on_hdfs_that_changes_to_one_of_the_same_size_is_not_published(
     run_main: Main, hdfs_server: Hdfs, hdfs_input: str, hdfs_path: HdfsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

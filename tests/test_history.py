@@ -22,6 +22,7 @@ from tests.support.s3server import S3Server
 from tests.test_summary import summary_in
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("where", ["disk", "bucket"])
 def test_three_nights_are_published_left_alone_and_refused(
     engine: str, run_main: Main, tmp_path: Path, output_path: Path, where: str, request: pytest.FixtureRequest
@@ -115,18 +116,6 @@ def test_a_line_with_nonsense_in_it_is_left_out(damage: dict[str, Any]) -> None:
     run = {"run_id": "1", **times, "datasets": {"ratings": {"rows": 6}}}
     assert read_history(with_run(b"", run)) == [run]
     assert read_history(json.dumps(run | damage).encode() + b"\n" + json.dumps(run).encode()) == [run]
-
-
-def test_a_folder_in_the_place_of_the_history_is_noticed_before_the_work_begins(
-    run_main: Main, publish: Publish, input_path: Path, output_path: Path
-) -> None:
-    publish("sail", input_path, output_path)
-    earlier = manifest_of(output_path)
-    (output_path / HISTORY).unlink()
-    (output_path / HISTORY).mkdir()
-    status, said = run_main("sail", "--input_path", input_path, "--output_path", output_path)
-    assert (status, said.count(f"{output_path / HISTORY} is not of this job: move it away")) == (2, 1)
-    assert manifest_of(output_path) == earlier
 
 
 def test_a_result_of_before_there_was_a_history_begins_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
 
@@ -43,6 +44,7 @@ def test_the_mean_is_a_double_that_nobody_rounded(spark: Any) -> None:
     assert row["avg_rating"] == 13 / 3
 
 
+@pytest.mark.thorough
 def test_the_mean_of_any_decimals_does_not_depend_on_the_order_of_addition(spark: Any) -> None:
     # given ratings that no binary fraction hits
     values = [0.5 + (number * 0.0037) % 4.5 for number in range(2000)]

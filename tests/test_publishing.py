@@ -602,6 +602,45 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work_begins(publish:
         assert str(refused.value) == f"{first} cannot be written: permission denied"
 
 
+@pytest.mark.parametrize("below", ["", "/below", "/below/that"])
+def test_an_output_path_that_is_a_file_or_below_one_is_wrong_usage(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, below: str
+) -> None:
+    output_path.write_text("theirs")
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", f"{output_path}{below}")
+    assert status == 2
+    assert said.splitlines()[-1] == (
+        f"movielens_pipeline: error: {output_path} is a file: choose another --output_path"
+    )
+    assert output_path.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["_staging", "_journal", "_manifest.json", "_history.jsonl", "ratings"])
+def test_a_file_in_the_place_of_a_folder_or_the_other_way_round_is_noticed_before_the_work_begins(
+    run_main: Main, input_path: Path, output_path: Path, name: str
+) -> None:
+    theirs = output_path / name
+    output_path.mkdir()
+    if theirs.suffix:
+        theirs.mkdir()
+    else:
+        theirs.write_text("theirs")
+    status, said = run_main("sail", "--input_path", input_path, "--output_path", output_path)
+    assert (status, said.count(f"{theirs} is not of this job: move it away")) == (2, 1)
+    assert [*output_path.iterdir()] == [theirs]
+
+
+@pytest.mark.parametrize("name", ["_manifest.json", "_history.jsonl", "_journal/1.json"])
+def test_a_pipe_in_the_place_of_a_file_keeps_no_run_waiting(
+    run_main: Main, input_path: Path, output_path: Path, name: str
+) -> None:
+    pipe = output_path / name
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    status, said = run_main("sail", "--input_path", input_path, "--output_path", output_path)
+    assert (status, said.count(f"{pipe} cannot be read: it is a pipe")) == (1, 1)
+
+
 def test_a_folder_of_a_dataset_that_is_a_link_is_refused(
     engine: str, run_main: Main, input_path: Path, output_path: Path
 ) -> None:

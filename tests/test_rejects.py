@@ -191,6 +191,7 @@ def test_a_bad_line_does_not_take_the_place_of_the_good_one_of_the_same_movie(
     assert rows_of(output_path, "rejects") == [("movies", "title missing", "10::::Drama")]
 
 
+@pytest.mark.thorough
 def test_rejects_and_titles_of_many_megabytes_keep_their_text(
     engine: str, publish: Publish, tmp_path: Path, output_path: Path
 ) -> None:
@@ -218,7 +219,10 @@ RUBBISH = {
 }
 
 
-@pytest.mark.parametrize("kind", RUBBISH)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.thorough] if len(data) > 2**20 else []) for kind, data in RUBBISH.items()],
+)
 def test_rubbish_in_the_place_of_ratings_is_refused_in_one_line(
     engine: str, run_main: Main, tmp_path: Path, output_path: Path, kind: str
 ) -> None:
@@ -231,7 +235,9 @@ def test_rubbish_in_the_place_of_ratings_is_refused_in_one_line(
     assert not visible_names(output_path)
 
 
-@pytest.mark.parametrize("kind", ["nul_block", "truncated_last_line", "binary", "long_line"])
+@pytest.mark.parametrize(
+    "kind", ["nul_block", "truncated_last_line", "binary", pytest.param("long_line", marks=pytest.mark.thorough)]
+)
 def test_the_good_rows_around_rubbish_are_right_when_it_may_pass(
     engine: str, publish: Publish, tmp_path: Path, output_path: Path, kind: str
 ) -> None:

@@ -48,6 +48,7 @@ def test_files_that_are_damaged_or_gone_are_errors_whatever_the_cluster_says(
         assert job.get_spark_session("spark").conf.get(name) == "false"
 
 
+@pytest.mark.thorough
 def test_what_spark_submit_is_told_holds(tmp_path: Path) -> None:
     # given settings that the job makes itself where nobody else does
     given = {"spark.app.name": "nightly", "spark.locality.wait": "1s", "spark.log.level": "ERROR"}

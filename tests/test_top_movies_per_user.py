@@ -51,7 +51,10 @@ def test_the_top_three_equal_plain_python_s(spark: Any, ratings: list[oracle.Rat
     assert top(spark, ratings, 3) == oracle.top(ratings)
 
 
-@pytest.mark.parametrize("ranks", [1, 3, 5])
+RANKS = [3, *(pytest.param(ranks, marks=pytest.mark.thorough) for ranks in (1, 5))]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(oracle.ratings())
 def test_any_number_of_ranks_equals_plain_python_s(
@@ -61,7 +64,7 @@ def test_any_number_of_ranks_equals_plain_python_s(
     assert top(spark, ratings) == oracle.top(ratings, ranks)
 
 
-@pytest.mark.parametrize("ranks", [1, 3, 5])
+@pytest.mark.parametrize("ranks", RANKS)
 def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
     spark: Any, monkeypatch: pytest.MonkeyPatch, ranks: int
 ) -> None:

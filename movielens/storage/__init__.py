@@ -45,7 +45,10 @@ class Storage(Protocol):
         """The time by the clock that `Entry.modified` is of, which may be another than this machine's."""
 
     def require_writable(self, folder: str) -> None:
-        """Raises StorageError where a folder is there into which files cannot be moved."""
+        """Raises StorageError where a folder is there into which files cannot be moved.
+
+        Raises UsageError where it is a file, or below one.
+        """
 
     def uploads(self, folder: str) -> list[Entry]:
         """What is directly in the folder and has files begun and not completed below it, as S3 keeps them unseen.

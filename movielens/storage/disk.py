@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from movielens.contract import UsageError
 from movielens.storage import Entry
 from movielens.storage.paths import join
 from movielens.storage.refusals import StorageError
@@ -43,6 +44,11 @@ class DiskStorage:
             return Path(file.name).stat().st_mtime
 
     def require_writable(self, folder: str) -> None:
+        for path in (folder, *map(str, Path(folder).parents)):
+            if os.path.isdir(path):  # noqa: PTH112  # a Path raises where it may not look
+                break
+            if os.path.exists(path):  # noqa: PTH110  # as above
+                raise UsageError(f"{path} is a file: choose another --output_path")
         if os.path.islink(folder):  # noqa: PTH114  # a path is a string here
             raise StorageError(f"{folder} is a link: let it be a folder, or choose another --output_path")
         if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):  # noqa: PTH112  # as above
@@ -55,7 +61,9 @@ class DiskStorage:
         pass
 
     def read(self, path: str) -> bytes | None:
-        with refusals_of(path, "read"), suppress(FileNotFoundError):
+        with refusals_of(path, "read"), suppress(FileNotFoundError, NotADirectoryError):
+            if Path(path).is_fifo():
+                raise StorageError(f"{path} cannot be read: it is a pipe")  # which waits for somebody to write
             return Path(path).read_bytes()
         return None
 

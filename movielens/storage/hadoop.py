@@ -7,9 +7,9 @@ import secrets
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from movielens.contract import PipelineError
+from movielens.contract import PipelineError, UsageError
 from movielens.storage import Entry, in_parallel, last_begun
 from movielens.storage.paths import bucket_and_key, join
 from movielens.storage.refusals import StorageError, meaning_of
@@ -36,16 +36,20 @@ class HadoopStorage:
     """Storage by the FileSystem that Hadoop has for the path."""
 
     def __init__(self, spark: SparkSession, path: str) -> None:
-        self.spark = spark
-        self.jvm: Any = spark._jvm
+        self.jvm = cast("Any", spark._jvm)
+        # asked once, for each answer of Java takes its time, and so does each part of a name
+        self.scheme = hadoop_path(spark, path).partition("://")[0]
+        self.new_path = self.jvm.org.apache.hadoop.fs.Path
         with refusals_of(path):
             self.fs = self.path(path).getFileSystem(spark._jsc.hadoopConfiguration())
+        # EMR may have another client for S3
+        self.is_s3a = str(self.fs.getClass().getSimpleName()) == "S3AFileSystem"
 
     def path(self, path: str) -> Any:
         """Hadoop's Path of a path of ours."""
-        name = hadoop_path(self.spark, path)
+        place = path.partition("://")[2]
         # the root of a store is a path, too
-        return self.jvm.org.apache.hadoop.fs.Path(name if "/" in name.partition("://")[2] else f"{name}/")
+        return self.new_path(f"{self.scheme}://{place if '/' in place else f'{place}/'}")
 
     def entries(self, folder: str) -> list[Entry]:
         with refusals_of(folder):
@@ -61,7 +65,7 @@ class HadoopStorage:
                     status.getLen(),
                     status.getModificationTime() / 1000,
                     status.isDirectory(),
-                    str(status.getETag() or "") if self.is_s3a() and status.isFile() else "",
+                    str(status.getETag() or "") if self.is_s3a and status.isFile() else "",
                 )
                 for status in found
             ]
@@ -79,11 +83,16 @@ class HadoopStorage:
         return float(time)
 
     def require_writable(self, folder: str) -> None:
-        writing = self.jvm.org.apache.hadoop.fs.permission.FsAction.WRITE_EXECUTE
+        if self.is_s3a:
+            return
+        path, writing = self.path(folder), self.jvm.org.apache.hadoop.fs.permission.FsAction.WRITE_EXECUTE
         with refusals_of(folder):
             try:
-                if not self.is_s3a():
-                    self.fs.access(self.path(folder), writing)
+                while not self.fs.exists(path):
+                    path = path.getParent()
+                if self.fs.getFileStatus(path).isFile():
+                    raise UsageError(f"{path.toString()} is a file: choose another --output_path")
+                self.fs.access(self.path(folder), writing)
             except Exception as error:
                 if is_java(error, "FileNotFoundException"):
                     return
@@ -92,7 +101,7 @@ class HadoopStorage:
                 raise
 
     def uploads(self, folder: str) -> list[Entry]:
-        if not self.is_s3a():
+        if not self.is_s3a:
             return []
         _, key = bucket_and_key(folder)
         begun = []
@@ -104,15 +113,11 @@ class HadoopStorage:
         return last_begun(folder, begun)
 
     def abort_uploads(self, folder: str) -> None:
-        if self.is_s3a():
+        if self.is_s3a:
             with refusals_of(folder):
                 uploader = self.fs.createMultipartUploader(self.path(folder)).build()
                 uploader.abortUploadsUnderPath(self.path(folder)).get()
                 uploader.close()
-
-    def is_s3a(self) -> bool:
-        """Whether this is Hadoop's own S3 client; EMR may have another."""
-        return str(self.fs.getClass().getSimpleName()) == "S3AFileSystem"
 
     def read(self, path: str) -> bytes | None:
         return self.read_with(path, self.jvm.org.apache.commons.io.IOUtils.toByteArray)
@@ -142,7 +147,7 @@ class HadoopStorage:
         # a copy, for bytes come from Java slowly
         with tempfile.TemporaryDirectory() as folder, refusals_of(path):
             copy = f"{folder}/copy"
-            target = self.jvm.org.apache.hadoop.fs.Path(f"file://{copy}")
+            target = self.new_path(f"file://{copy}")
             self.fs.copyToLocalFile(False, self.path(path), target, True)
             return Path(copy).open("rb")
 
