@@ -41,10 +41,12 @@ install_requirements() {
   python=$(find_python)
   made=$folder-$(date -u +%Y%m%dT%H%M%SZ)-$$
   printf 'making %s from %s (once; a minute or two)\n' "$folder" "${requirements#"$(dirname "$folder")/"}" >&2
-  trap 'rm -rf "$made"' EXIT
+  # shellcheck disable=SC2064 # the folder is named now, for at the end the variable may be gone
+  trap "rm -rf $(printf '%q' "$made")" EXIT
   if command -v uv >/dev/null; then
-    uv venv --quiet --python "$python" "$made"
-    uv pip install --quiet --python "$made/bin/python" --require-hashes --requirement "$requirements"
+    uv venv --quiet --python "$python" "$made" || die 1 "uv cannot make an environment of $python"
+    uv pip install --quiet --python "$made/bin/python" --require-hashes --requirement "$requirements" ||
+      die 1 "uv could not install $requirements; is the package index reachable?"
   else
     "$python" -m venv "$made" ||
       die 1 "$python cannot make an environment; on Debian or Ubuntu: sudo apt-get install python3-venv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -35,6 +36,36 @@ def test_the_session_is_one_on_the_engine_asked_for(engine: str, spark: Any) -> 
     assert engine_of(spark).name == engine
     assert engine_of(spark).version
     assert spark.range(3).count() == 3
+
+
+def test_the_embedded_engine_does_without_pandas(input_path: Path, output_path: Path) -> None:
+    arguments = ["--input_path", str(input_path), "--output_path", str(output_path)]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "movielens_pipeline.py"), *arguments],
+        capture_output=True, text=True, check=False, env=job_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not re.findall(r"\| +pandas\b.*", done.stderr)
+
+
+FRAMES_OF_PANDAS = """
+import movielens_pipeline as job
+spark = job.get_spark_session("sail")
+assert spark.createDataFrame([(1,)], "a INT").toPandas().a.tolist() == [1]
+import pandas
+from pandas.testing import assert_frame_equal
+given = pandas.DataFrame({"a": [1], "b": [pandas.Timestamp("2026-01-01")], "c": [pandas.Timedelta("1h")]})
+assert_frame_equal(spark.createDataFrame(given).toPandas(), given, check_dtype=False)
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import pandas"], ids=["later", "imported_before"])
+def test_a_session_of_the_embedded_engine_takes_and_gives_frames_of_pandas(first: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", first + FRAMES_OF_PANDAS],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=job_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_files_that_are_damaged_or_gone_are_errors_whatever_the_cluster_says(

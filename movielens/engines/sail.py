@@ -8,9 +8,10 @@ import os
 import tempfile
 import urllib.parse
 import warnings
+from array import array
 from contextlib import contextmanager
 from functools import reduce
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,9 @@ import pyarrow as pa
 import pysail
 from pysail.spark import SparkConnectServer
 from pyspark.sql import functions as F
-from pyspark.sql.connect.client.retries import DefaultPolicy
-from pyspark.sql.connect.session import SparkSession as ConnectSession
 
 from movielens.contract import PipelineError
+from movielens.engines.pandas_later import pandas_later
 from movielens.storage.disk import DiskStorage
 from movielens.storage.paths import bucket_and_key, is_local
 from movielens.storage.s3 import S3Storage, aws_region, s3_client, s3_endpoint
@@ -42,6 +42,10 @@ TRIES = 6  # of a request to the server in this process: some three seconds
 
 def start() -> SparkSession:
     """Starts Sail inside this process on a free loopback port; its settings are environment variables."""
+    with pandas_later():
+        from pyspark.sql.connect.client.retries import DefaultPolicy
+        from pyspark.sql.connect.session import SparkSession as ConnectSession
+
     for name, value in settings().items():
         os.environ.setdefault(name, value)
     os.environ.update(s3_variables())
@@ -148,7 +152,8 @@ class Sail:
     path_to_write = path_to_read
 
     def lines(self, files: Sequence[Entry]) -> DataFrame:
-        paths = self.session.createDataFrame([(file.path,) for file in files], "file STRING")
+        # not by createDataFrame(), which looks whether it is given what pandas makes
+        paths = self.session.range(1).select(F.explode(F.array(*(F.lit(file.path) for file in files))))
         lines = paths.mapInArrow(split_lines, "file STRING, line STRING")
         return lines.filter(F.col("line").rlike(r"[^ \t]"))
 
@@ -197,8 +202,15 @@ def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for path in batch.column(0).to_pylist():
             with open_input(path) as file:
                 for lines in decoded_chunks(file):
-                    columns = [pa.array([path] * len(lines), pa.string()), pa.array(lines, pa.string())]
+                    columns = [texts([path] * len(lines)), texts(lines)]
                     yield pa.RecordBatch.from_arrays(columns, ["file", "line"])
+
+
+def texts(strings: list[str]) -> pa.StringArray:
+    """The strings as Arrow has them; pa.array() would look whether they are what pandas makes."""
+    encoded = [string.encode() for string in strings]
+    offsets = array("i", accumulate(map(len, encoded), initial=0))
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 @contextmanager

@@ -128,19 +128,26 @@ def test_the_exit_status_is_the_job_s(shell: Shell, arguments: list[str], status
 
 @pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
+@pytest.mark.parametrize("with_uv", [False, True], ids=["as_it_is", "with_uv"])
 def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_that_fails(
-    shell: Shell, clone: Path
+    shell: Shell, clone: Path, tmp_path: Path, with_uv: bool
 ) -> None:
-    # given a requirement that no index has
+    # given uv, or what there is by itself
+    path = os.pathsep.join(filter(lambda folder: Path(folder) != Path(sys.executable).parent, os.get_exec_path()))
+    if with_uv:
+        (tmp_path / "uv").symlink_to(Path(sys.executable).parent / "uv")
+        path = f"{tmp_path}:{path}"
+    installer = "uv" if shutil.which("uv", path=path) else "pip"
+    # and a requirement that no index has
     requirements = clone / "requirements" / "embedded.txt"
     pinned, before = requirements.read_text(), (clone / ".venv").resolve()
     requirements.write_text(pinned + "no-such-package-as-this==1.0 --hash=sha256:" + "0" * 64 + "\n")
     try:
-        done = shell("exec_local_compute_local_storage.sh", "--version")
+        done = shell("exec_local_compute_local_storage.sh", "--version", variables={"PATH": path})
         assert done.returncode == 1
         assert done.stderr.splitlines()[0].startswith(f"making {clone}/.venv from requirements/embedded.txt")
         assert done.stderr.splitlines()[-1] == (
-            f"exec_local_compute_local_storage.sh: error: pip could not install {requirements}; "
+            f"exec_local_compute_local_storage.sh: error: {installer} could not install {requirements}; "
             "is the package index reachable?"
         )
     finally:
