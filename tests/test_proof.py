@@ -265,6 +265,23 @@ def test_what_is_proved_on_an_engine_is_right(spark: Any, tmp_path: Path, data: 
 
 @pytest.mark.parametrize("form", [CSV, DAT, ML100K], ids=lambda form: form.name)
 @pytest.mark.parametrize("decimals", ["", ".0"])
+def test_of_lines_that_are_not_plain_the_rating_is_missing(spark: Any, form: Any, decimals: str) -> None:
+    plain, sign = Plain(form, decimals), form.separator
+    good = {line_of((1, 20, rating, 978300760), plain).decode(): float(rating) for rating in plain.ratings}
+    others = ["05", "5.00", ".5", "+5", "1e0", " 5", "0", "5.5", "", *({*"12345", "1.0", "5.0"} - {*plain.ratings})]
+    bad = [line_of((1, 20, rating, 978300760), plain).decode() for rating in others]
+    bad += [f"{line}{sign}" for line in good] + [f"{sign}{line}" for line in good]
+    bad += [line.partition(sign)[2] for line in good]
+    lines = [*([form.ratings_header] if form.ratings_header else []), *good, *bad]
+    rows = plain.cut_lines(spark.createDataFrame([(line,) for line in lines], "line STRING")).collect()
+    assert [row.rating for row in rows] == [*good.values(), *[None] * len(bad)]
+    assert {tuple(row[name] for name in ("userId", "movieId", "timestamp")) for row in rows if row.rating} == {
+        (1, 20, 978300760)
+    }
+
+
+@pytest.mark.parametrize("form", [CSV, DAT, ML100K], ids=lambda form: form.name)
+@pytest.mark.parametrize("decimals", ["", ".0"])
 def test_the_length_of_plain_lines_is_known_from_their_rows(spark: Any, form: Any, decimals: str) -> None:
     plain = Plain(form, decimals)
     numbers = [10**power + less for power in range(10) for less in (-1, 0) if 10**power + less > 0] + [2**31 - 1]
