@@ -317,7 +317,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize("form", BAD_LINES)
-def test_all_kinds_of_bad_line_have_the_same_reasons_on_both_engines(
+def test_all_kinds_of_bad_line_have_the_same_reasons_on_each_engine(
     engine: str, run_main: Main, tmp_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.setattr(rejects, "REJECTS_SHOWN", 100)

@@ -112,7 +112,7 @@ def test_one_bad_line_stops_the_run_and_is_shown_with_its_reason(
     assert not visible_names(output_path)
 
 
-def test_all_kinds_at_once_have_the_same_reasons_on_both_engines(
+def test_all_kinds_at_once_have_the_same_reasons_on_each_engine(
     engine: str, run_main: Main, tmp_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rejects, "REJECTS_SHOWN", 100)
