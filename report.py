@@ -80,6 +80,9 @@ def write(html: Path, page: str) -> None:
     """Writes the page; one that was there before stays until the new one is whole. Raises PipelineError."""
     from movielens.contract import PipelineError
 
+    html = html.resolve()
+    if html.exists() and not (html.is_file() or html.is_dir()):
+        raise PipelineError(f"{html} cannot be written: it is no file")
     part = html.with_name(f"{html.name}.{os.getpid()}.part")
     try:
         part.write_text(page, encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,9 @@ SUFFIX = ".zip"
 FOLDERS_ABOVE = 1  # of a member: GroupLens packs a folder
 CHUNK = 2**20
 NAMES_SHOWN = 5
+WHAT_READERS_RAISE = (
+    zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError, ValueError, lzma.LZMAError, struct.error, zlib.error
+)  # fmt: skip
 ENCRYPTED = 0x1  # of the flags of a member
 
 # Waits for the end of its input, which is there when the process that started it ends, in whatever way
@@ -72,7 +77,11 @@ def chosen_members(archive: zipfile.ZipFile, path: str, names: Collection[str]) 
             raise BadInputError(f"{path} holds {name} more than once, as {places}: unpack it, and keep one")
         if members[0].flag_bits & ENCRYPTED:
             raise BadInputError(f"{path} is encrypted: unpack it, and give its folder")
-    return {name: member for name, [member] in found.items()}
+    chosen = {name: member for name, [member] in found.items()}
+    if len({PurePosixPath(member.filename).parent for member in chosen.values()}) > 1:
+        places = " and ".join(member.filename for member in chosen.values())
+        raise BadInputError(f"{path} holds {places}, in different folders: unpack it, and keep those of one release")
+    return chosen
 
 
 def require_room(path: str, folder: str, size: int) -> None:
@@ -104,7 +113,7 @@ def refused_zip(path: str, folder: str) -> Iterator[None]:
         yield
     except EOFError as error:
         raise BadInputError(f"{path} is damaged: it ends too early") from error
-    except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError, zlib.error) as error:
+    except WHAT_READERS_RAISE as error:
         # a place in the archive that cannot be is an invalid argument, too
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise PipelineError(f"{path} cannot be unpacked into {Path(folder).parent}: {error.strerror}") from error

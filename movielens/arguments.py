@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from itertools import pairwise
 from typing import NoReturn
 
 from movielens import contract
-from movielens.storage.paths import absolute, checked, same_place
+from movielens.storage.paths import checked, same_place
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +59,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
             setattr(arguments, option, checked(path, arguments.engine))
         except contract.UsageError as error:
             parser.error(f"--{option} {path!r}: {error}")
-    if arguments.output_path in ("/", absolute("~")) or same_place(arguments.output_path, arguments.input_path):
+    home = os.path.expanduser("~").rstrip("/")  # noqa: PTH111  # Path.expanduser() raises where there is none
+    if arguments.output_path in ("/", home) or same_place(arguments.output_path, arguments.input_path):
         parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")
     return arguments
 

@@ -21,8 +21,8 @@ except ImportError:  # on a cluster whose Python has none
     np = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import IO
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO, Any
 
     from movielens.storage import Entry, Storage
 
@@ -137,10 +137,11 @@ def count_lines(storage: Storage, files: Sequence[Entry]) -> int:
     """How many lines there are that hold more than spaces and tabs."""
     lines = 0
     for file in files:
-        rest = b""
+        rest, mark = b"", BYTE_ORDER_MARK
         for piece in pieces(storage, file) if file.size else ():
-            *whole, rest = (rest + piece).replace(b"\r", b"\n").split(b"\n")
+            *whole, rest = (rest + piece.removeprefix(mark)).replace(b"\r", b"\n").split(b"\n")
             lines += sum(1 for line in whole if line.strip(b" \t"))
+            mark = b""
             rest = rest.strip(b" \t")[:1]  # all that must be known of a line that goes on
         lines += bool(rest)
     return lines
@@ -151,10 +152,20 @@ def beginning_of(storage: Storage, path: str) -> bytes:
     beginning = storage.part(path, 0, BYTES_OF_BEGINNING)
     with refused_archives(path):
         if path.endswith(".gz"):
-            return zlib.decompressobj(zlib.MAX_WBITS + 16).decompress(beginning, BYTES_OF_BEGINNING)
+            return unpacked_beginning(lambda: zlib.decompressobj(zlib.MAX_WBITS + 16), beginning)
         if path.endswith(".bz2"):
-            return bz2.BZ2Decompressor().decompress(beginning, BYTES_OF_BEGINNING)
+            return unpacked_beginning(bz2.BZ2Decompressor, beginning)
     return beginning
+
+
+def unpacked_beginning(decompressor: Callable[[], Any], packed: bytes) -> bytes:
+    """The beginning of the first archive of several, one behind another, that is not empty."""
+    unpacked = b""
+    while packed and not unpacked:
+        member = decompressor()
+        unpacked = member.decompress(packed, BYTES_OF_BEGINNING)
+        packed = member.unused_data
+    return unpacked
 
 
 # --------------------------------------------------------------------------------------------------------------------

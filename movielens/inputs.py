@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ UNFINISHED = (
     ".download",
     ".opdownload",
 )
+# How rsync names a file that it is still writing
+OF_RSYNC = re.compile(r"\..+\.[A-Za-z0-9]{6}")
 # Ends of names that an engine, or its libraries, would take for a compression, and the other would not
 OTHER_COMPRESSIONS = (
     ".xz",
@@ -122,6 +125,7 @@ def find_archive(spark: SparkSession, input_path: str) -> Entry | None:
     """
     path, engine = absolute(input_path), engine_of(spark)
     archive = archive_at(engine.storage(path), path)
+    require_readable((archive,) if archive else ())
     if archive and not engine.on_one_machine:
         raise UsageError(
             f"{path} would be unpacked on this machine, whose files the workers of the cluster do not see: unpack it "
@@ -200,8 +204,12 @@ def find_text(storage: Storage, folder: str, name: str) -> tuple[Entry, ...]:
 
 
 def parts_of(storage: Storage, folder: Entry) -> tuple[Entry, ...]:
-    """The part files in a folder, by their names."""
-    parts = [part for part in storage.entries(folder.path) if not part.name.startswith(("_", "."))]
+    """The part files in a folder, by their names; one that begins with _ or . is of a program, and no part."""
+    found = storage.entries(folder.path)
+    for entry in found:
+        if entry.name == "_temporary" or OF_RSYNC.fullmatch(entry.name):
+            raise BadInputError(f"{folder.path} is still being written, as {entry.name} in it says")
+    parts = [part for part in found if not part.name.startswith(("_", "."))]
     for part in parts:
         if part.is_folder:
             raise BadInputError(f"{folder.path} should hold part files only, but {part.name} is a folder")
@@ -245,10 +253,14 @@ def first_line(beginning: bytes) -> str:
 
 
 def require_readable(files: tuple[Entry, ...]) -> None:
-    """Raises BadInputError for a file on this machine that this user may not read."""
-    for file in files:
-        if is_local(file.path) and not os.access(file.path, os.R_OK):
-            raise BadInputError(f"{file.path} cannot be read: permission denied")
+    """Raises BadInputError for a file on this machine that is none, or that this user may not read."""
+    for path in (file.path for file in files if is_local(file.path)):
+        if not os.path.exists(path):  # noqa: PTH110  # a Path raises where it may not look
+            raise BadInputError(f"{path} is a link that leads nowhere")
+        if not os.path.isfile(path):  # noqa: PTH113  # as above
+            raise BadInputError(f"{path} is neither a file nor a folder")  # but a pipe, say, that waits for a writer
+        if not os.access(path, os.R_OK):
+            raise BadInputError(f"{path} cannot be read: permission denied")
 
 
 def what_is_there(storage: Storage, folder: str, names: list[str]) -> str:

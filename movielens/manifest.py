@@ -84,7 +84,11 @@ class Manifest:
             require(all(is_file_of(name, file) for file in dataset.files))
             require(len(dataset.file_bytes) in (0, len(dataset.files)))
             require(all(isinstance(size, int) and size >= 0 for size in (dataset.rows, *dataset.file_bytes)))
+            require(isinstance(dataset.bytes, int))
         require(manifest.previous is None or RUN_ID.fullmatch(manifest.previous["run_id"]))
+        require(manifest.previous is None or isinstance(manifest.previous["rows"], dict))
+        require(all(isinstance(file["bytes"], int) for file in manifest.input_files))
+        require(all(isinstance(told, dict) for told in (manifest.engine, manifest.input_texts, manifest.seconds)))
         return manifest
 
     @property

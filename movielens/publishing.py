@@ -147,7 +147,7 @@ class Publication:
 
         Raises StorageError where a folder cannot be written.
         """
-        self.storage.require_writable(self.output)
+        self.storage.require_writable(self.output, *FOLDERS)
         for entry in self.storage.entries(self.output):
             if entry.name in FOLDERS + FILES and entry.is_folder != (entry.name in FOLDERS):
                 raise UsageError(f"{entry.path} is not of this job: move it away, or choose another --output_path")
@@ -163,8 +163,6 @@ class Publication:
             if self.state() == state:  # otherwise it may be of a result that was published meanwhile
                 first = join(self.output, strangers[0])
                 raise UsageError(f"{first} is not of this job: move it away, or choose another --output_path")
-        for name in FOLDERS:
-            self.storage.require_writable(join(self.output, name))
         earlier = join(self.output, JOURNAL_OF_EARLIER_VERSIONS)
         if self.storage.read(earlier) is not None:
             raise UsageError(f"{earlier} was left by a run of a version before 0.5: run that version once more")
@@ -429,7 +427,8 @@ class Publication:
         if state.present and state.present.run_id == self.run_id:
             return "all was published"
         if not self.is_under_way(state):
-            return "nothing was published"
+            is_gone = state.present is None and state.journal is not None and state.journal.earlier is not None
+            return "nothing was published" + ("; readers find no manifest" if is_gone else "")
         waiting = "" if state.present else "; readers find no manifest until then"
         return f"publishing was begun, and the next run finishes it{waiting}"
 

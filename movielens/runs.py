@@ -18,7 +18,7 @@ RUN_ID = re.compile(r"\d{8}T\d{6}Z(?:-[A-Za-z0-9._]+){3,4}")
 
 def new_run_id() -> str:
     """`<start, UTC>-<host>-<boot>-<process>.<its start>-<token>`: unique, sorts by time, and tells who runs."""
-    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "unknown"
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{host}-{identity(os.getpid())}-{secrets.token_hex(4)}"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,10 @@ def scratch_folder() -> Iterator[None]:
     Removes what processes of this machine and user left that are over.
     """
     shared = Path(tempfile.gettempdir()) / f"movielens_pipeline-{os.getuid()}"
-    shared.mkdir(mode=0o700, exist_ok=True)
-    if shared.is_symlink() or shared.stat().st_uid != os.getuid():  # somebody else's
+    with suppress(FileExistsError):
+        shared.mkdir(mode=0o700)
+    status = shared.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():  # somebody else's
         own = Path(tempfile.mkdtemp())
     else:
         for left in shared.iterdir():

@@ -146,6 +146,29 @@ def ratings_twice(folder: Path) -> Path:
     return zipped(folder / "in.zip", members)
 
 
+def two_releases(folder: Path) -> Path:
+    return zipped(folder / "in.zip", {"old/movies.dat": MOVIES_DAT, "new/ratings.dat": RATINGS_DAT})
+
+
+def damaged_lzma(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "in.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("movies.dat", MOVIES_DAT)
+        archive.writestr("ratings.dat", RATINGS_DAT * 1000)
+    data = bytearray((folder / "in.zip").read_bytes())
+    place = data.index(b"ratings.dat") + 40
+    data[place : place + 60] = bytes(byte ^ 0x55 for byte in data[place : place + 60])
+    (folder / "in.zip").write_bytes(data)
+    return folder / "in.zip"
+
+
+def name_that_is_no_utf_8(folder: Path) -> Path:
+    data = zipped(
+        folder / "in.zip", {"m/movies.dat": MOVIES_DAT, "m/ratings.dat": RATINGS_DAT, "m/é": b""}
+    ).read_bytes()
+    (folder / "in.zip").write_bytes(data.replace("é".encode(), b"\xff\xfe"))
+    return folder / "in.zip"
+
+
 def two_formats(folder: Path) -> Path:
     return zipped(folder / "in.zip", {"movies.dat": MOVIES_DAT, "ratings.dat": RATINGS_DAT, "ratings.csv": b"x"})
 
@@ -182,6 +205,7 @@ def saying(size: Callable[[int], int]) -> Callable[[Path], Path]:
 ARCHIVES = {
     "no_zip": no_zip, "cut_short": cut_short, "empty": empty, "damaged": damaged, "encrypted": encrypted,
     "ratings_twice": ratings_twice, "two_formats": two_formats, "half": half, "something_else": something_else,
+    "two_releases": two_releases, "damaged_lzma": damaged_lzma, "name_that_is_no_utf_8": name_that_is_no_utf_8,
     "without_header": without_header, "more_than_it_says": saying(lambda size: size // 2),
     "less_than_it_says": saying(lambda size: size + 1), "more_than_the_disk_has": saying(lambda _: 2**32 - 1),
 }  # fmt: skip

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +168,47 @@ def test_compressed_input_is_checked_too(check: Check, input_path: Path) -> None
     (input_path / "ratings.dat.gz").write_bytes(gzip.compress(ratings.read_bytes()))
     ratings.unlink()
     assert check()[0] == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]"])
+def test_a_damaged_manifest_is_nothing_to_compare(
+    published: Path, input_path: Path, damage: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (published / "_manifest.json").write_bytes(damage)
+    assert main(["--input_path", str(input_path), "--output_path", str(published)]) == 2
+    assert capfd.readouterr().err == f"check_local_results: error: {published}/_manifest.json is damaged\n"
+
+
+@pytest.mark.parametrize("content", [None, b"PAR1"])
+def test_a_published_file_that_is_gone_or_damaged_is_a_difference(
+    published: Path, check: Check, content: bytes | None
+) -> None:
+    file = Path(published_files(published, "movies")[0])
+    file.unlink()
+    if content:
+        file.write_bytes(content)
+    status, said = check()
+    assert status == 1
+    assert re.search(r"^movies: DIFFERENT: .*" + re.escape(file.name), said, re.MULTILINE)
+    assert "movies_with_stats: equal" in said
+
+
+def test_input_that_cannot_be_read_is_nothing_to_compare(
+    published: Path, input_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (input_path / "ratings.dat.gz").write_bytes(gzip.compress((input_path / "ratings.dat").read_bytes())[:-9])
+    (input_path / "ratings.dat").unlink()
+    assert main(["--input_path", str(input_path), "--output_path", str(published)]) == 2
+    assert capfd.readouterr().err.startswith("check_local_results: error: ")
+
+
+@pytest.mark.usefixtures("published")
+def test_what_lies_deeper_in_an_archive_is_not_of_the_release(check: Check, input_path: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name in ("ratings.dat", "movies.dat"):
+            archive.write(input_path / name, f"a/{name}")
+            archive.writestr(f"a/b/c/{name}", b"x")
+    assert check(tmp_path / "in.zip")[0] == 0
 
 
 def test_nothing_to_compare_is_status_2(tmp_path: Path) -> None:

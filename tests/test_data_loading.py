@@ -16,6 +16,8 @@ from movielens.formats.plain import Plain
 from movielens.inputs import find_release
 from movielens.reading import find_rejects
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, write_input
+from tests.support.jobs import Publish
+from tests.support.results import assert_equal_by_check
 
 RATING_BYTES = rating_lines(RATINGS)
 MOVIE_BYTES = movie_lines(MOVIES)
@@ -70,6 +72,15 @@ def test_line_ends_and_marks_change_nothing(spark: Any, tmp_path: Path, what: st
     # then every row is there, and only those
     assert ratings_in(spark, folder) == sorted(RATINGS), what
     assert movies_in(spark, folder) == MOVIES, what
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \t\r\n\n"])
+def test_a_byte_order_mark_before_blank_lines_is_no_line(
+    engine: str, publish: Publish, tmp_path: Path, output_path: Path, blank: bytes
+) -> None:
+    mark = b"\xef\xbb\xbf" + blank
+    publish(engine, write_input(tmp_path / "in", mark + RATING_BYTES, mark + MOVIE_BYTES), output_path)
+    assert_equal_by_check(tmp_path / "in", output_path)
 
 
 def test_encoding_is_found_line_by_line(spark: Any, tmp_path: Path) -> None:
@@ -167,3 +178,11 @@ def test_an_input_that_is_there_twice_is_refused(spark: Any, input_path: Path) -
     (input_path / "ratings.dat.gz").write_bytes(gzip.compress(RATING_BYTES))
     with pytest.raises(contract.PipelineError, match=r"there more than once, as ratings.dat, ratings.dat.gz: keep one"):
         job.load_ratings(spark, str(input_path))
+
+
+@pytest.mark.thorough
+def test_a_long_path_beside_each_of_many_lines_is_not_too_much(spark: Any, tmp_path: Path) -> None:
+    # given lines that with their paths are more than an array of Arrow can hold
+    folder = tmp_path / ("long" * 60)
+    write_input(folder, movies=MOVIE_BYTES + b"\n" * 2**23)
+    assert movies_in(spark, folder) == MOVIES

@@ -101,7 +101,56 @@ def part_in_capitals(folder: Path) -> Path:
     return folder / "in"
 
 
+def parts(folder: Path) -> Path:
+    """A folder of one part."""
+    (no_ratings(folder) / "ratings.dat").mkdir()
+    (folder / "in" / "ratings.dat" / "part-0").write_bytes(b"1::10::5::100\n")
+    return folder / "in" / "ratings.dat"
+
+
+def broken_link_among_parts(folder: Path) -> Path:
+    (parts(folder) / "part-1").symlink_to("/nonexistent/part-1")
+    return folder / "in"
+
+
+def link_through_a_file_among_parts(folder: Path) -> Path:
+    (parts(folder) / "a").symlink_to("/etc/passwd/a")
+    return folder / "in"
+
+
+def link_to_itself_among_parts(folder: Path) -> Path:
+    (parts(folder) / "a").symlink_to("a")
+    return folder / "in"
+
+
+def broken_link(folder: Path) -> Path:
+    (no_ratings(folder) / "ratings.dat").symlink_to("/nonexistent/ratings.dat")
+    return folder / "in"
+
+
+def pipe_among_parts(folder: Path) -> Path:
+    os.mkfifo(parts(folder) / "part-1")
+    return folder / "in"
+
+
+def pipe_in_place_of_an_archive(folder: Path) -> Path:
+    os.mkfifo(folder / "in.zip")
+    return folder / "in.zip"
+
+
+def parts_that_spark_still_writes(folder: Path) -> Path:
+    (parts(folder) / "_temporary").mkdir()
+    return folder / "in"
+
+
+def part_that_rsync_still_writes(folder: Path) -> Path:
+    (parts(folder) / ".part-1.csv.Ab3dEf").write_bytes(b"1::11::5::1")
+    return folder / "in"
+
+
 INPUTS = [
+    broken_link_among_parts, link_through_a_file_among_parts, link_to_itself_among_parts, broken_link,
+    pipe_among_parts, pipe_in_place_of_an_archive, parts_that_spark_still_writes, part_that_rsync_still_writes,
     missing, a_file, empty_folder, other_files, no_ratings, two_formats,
     half_of_each_of_two, empty_file, only_blank_lines, twice, nested_parts,
     empty_parts, unfinished_part, part_of_another_compression, part_in_capitals,

@@ -115,6 +115,14 @@ def test_a_dataset_that_lacks_what_every_version_wrote_is_not_of_this_job(field:
         ("datasets/ratings/file_bytes/1", 20.0),
         ("datasets/ratings/rows", -1),
         ("datasets/ratings/rows", "3"),
+        ("datasets/ratings/bytes", None),
+        ("input_files", 5),
+        ("input_files", [5]),
+        ("input_files", [{"path": "in/ratings.dat"}]),
+        ("previous/rows", 2),
+        ("engine", "sail"),
+        ("seconds", 1),
+        ("input_texts", []),
     ],
 )
 def test_a_manifest_with_a_field_that_no_version_wrote_is_not_of_this_job(path: str, value: object) -> None:

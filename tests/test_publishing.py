@@ -648,11 +648,72 @@ def test_a_folder_of_a_dataset_that_is_a_link_is_refused(
     output_path.mkdir()
     (output_path / "ratings").symlink_to(output_path.parent / "elsewhere")
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
-    assert status == 1
+    assert status == 2
     assert said.splitlines()[-1] == (
         f"movielens_pipeline: error: {output_path}/ratings is a link: "
         "let it be a folder, or choose another --output_path"
     )
+
+
+def test_an_output_path_may_be_a_link(engine: str, publish: Publish, input_path: Path, output_path: Path) -> None:
+    (output_path.parent / "elsewhere").mkdir()
+    output_path.symlink_to(output_path.parent / "elsewhere")
+    for _ in range(2):
+        publish(engine, input_path, output_path)
+    assert_equal_by_check(input_path, output_path.parent / "elsewhere")
+    assert output_path.is_symlink()
+
+
+@pytest.mark.parametrize("leads_to", ["/nonexistent/file", "/etc/passwd/file"])
+def test_a_broken_link_among_published_files_is_noticed_before_the_work_begins(
+    run_main: Main, publish: Publish, input_path: Path, output_path: Path, leads_to: str
+) -> None:
+    publish("sail", input_path, output_path)
+    earlier = manifest_of(output_path)
+    (output_path / "ratings" / "broken").symlink_to(leads_to)
+    status, said = run_main("sail", "--input_path", input_path, "--output_path", output_path)
+    assert (status, said.count(f"{output_path}/ratings/broken is not of this job: move it away")) == (2, 1)
+    assert manifest_of(output_path) == earlier
+
+
+def test_that_readers_find_no_manifest_is_said_where_the_earlier_result_cannot_be_put_back(
+    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a disk that loses files of both results while one takes the place of the other
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    delete = DiskStorage.delete
+
+    def delete_and_lose(storage: DiskStorage, *files: str) -> None:
+        delete(storage, *files)
+        if files[0].endswith("_manifest.json"):
+            for lost in output_path.rglob("*.parquet"):
+                lost.unlink()
+
+    monkeypatch.setattr(DiskStorage, "delete", delete_and_lose)
+    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
+    assert status == 1
+    assert said.splitlines()[-1].endswith(" is gone; nothing was published; readers find no manifest")
+
+
+@pytest.mark.parametrize("what", ["file", "broken link"])
+def test_what_somebody_put_in_the_place_of_the_folder_of_temporary_files_stops_no_run(
+    input_path: Path, output_path: Path, tmp_path: Path, what: str
+) -> None:
+    shared = tmp_path / f"movielens_pipeline-{os.getuid()}"
+    if what == "file":
+        shared.write_text("theirs")
+    else:
+        shared.symlink_to("/nonexistent/folder")
+    environment = {**job_environment(), "TMPDIR": str(tmp_path)}
+    done = run_job("sail", "--input_path", input_path, "--output_path", output_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert {entry.name for entry in tmp_path.iterdir()} == {input_path.name, output_path.name, shared.name}
+
+
+def test_a_machine_without_a_name_has_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "")
+    assert runs.RUN_ID.fullmatch(runs.new_run_id())
 
 
 def test_temporary_files_of_a_run_that_was_killed_are_removed_by_the_next(

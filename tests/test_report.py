@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -418,6 +419,10 @@ def test_what_cannot_be_is_one_line(
     publish("sail", input_path, output_path)
     assert refused("--output_path", output_path, "--html", input_path / "movies.dat" / "page.html") == (
         1, f"report: error: {input_path}/movies.dat/page.html cannot be written: not a directory\n"
+    )  # fmt: skip
+    os.mkfifo(tmp_path / "pipe.html")
+    assert refused("--output_path", output_path, "--html", tmp_path / "pipe.html") == (
+        1, f"report: error: {tmp_path}/pipe.html cannot be written: it is no file\n"
     )  # fmt: skip
     (tmp_path / "folder.html").mkdir()
     status, said = refused("--output_path", output_path, "--html", tmp_path / "folder.html")

@@ -57,15 +57,48 @@ from pandas.testing import assert_frame_equal
 given = pandas.DataFrame({"a": [1], "b": [pandas.Timestamp("2026-01-01")], "c": [pandas.Timedelta("1h")]})
 assert_frame_equal(spark.createDataFrame(given).toPandas(), given, check_dtype=False)
 """
+LOOKED_FOR = """
+import importlib.util
+import movielens_pipeline as job
+job.get_spark_session("sail")
+assert importlib.util.find_spec("pandas").name == "pandas"
+"""
 
 
-@pytest.mark.parametrize("first", ["", "import pandas"], ids=["later", "imported_before"])
-def test_a_session_of_the_embedded_engine_takes_and_gives_frames_of_pandas(first: str) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [FRAMES_OF_PANDAS, f"import pandas\n{FRAMES_OF_PANDAS}", LOOKED_FOR],
+    ids=["imported_later", "imported_before", "looked_for"],
+)
+def test_beside_a_session_of_the_embedded_engine_pandas_is_as_ever(code: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", first + FRAMES_OF_PANDAS],
+        [sys.executable, "-c", code],
         capture_output=True, text=True, check=False, cwd=ROOT, env=job_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_user_without_a_home_and_a_current_folder_that_is_gone_are_no_tracebacks(
+    input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # given a user id that the machine does not know, as containers have it
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    arguments = ["--input_path", str(input_path), "--output_path", str(output_path)]
+    assert job.parse_args(arguments).output_path == str(output_path)
+    (output_path / "gone").mkdir(parents=True)
+    monkeypatch.chdir(output_path / "gone")
+    (output_path / "gone").rmdir()
+    assert job.parse_args([*arguments, "--output_path", str(output_path)]).output_path == str(output_path)
+    monkeypatch.setenv("HOME", str(output_path))
+    with pytest.raises(SystemExit) as left:
+        job.parse_args([*arguments, "--output_path", "below"])
+    assert left.value.code == 2
+    assert (
+        capfd.readouterr()
+        .err.splitlines()[-1]
+        .endswith("--output_path 'below': below is below the current folder, which is gone: begin it with /")
+    )
 
 
 def test_files_that_are_damaged_or_gone_are_errors_whatever_the_cluster_says(

@@ -27,10 +27,12 @@ class Later(ModuleType):
 @contextmanager
 def pandas_later() -> Iterator[None]:
     """Lets pyspark's client be imported without pandas, which is then imported as soon as something of it is used."""
-    if "pandas" in sys.modules or util.find_spec("pandas") is None:
+    spec = util.find_spec("pandas")
+    if "pandas" in sys.modules or spec is None:
         yield
         return
     pandas: Any = Later("pandas")
+    pandas.__spec__ = spec
     # all that the client looks at while it is imported
     pandas.__version__, pandas.DataFrame = version("pandas"), Any
     types = ModuleType(TYPES)

@@ -37,6 +37,7 @@ COMPRESSIONS = (".gz", ".bz2")
 # What its reader of columns says of a line with more or fewer of them, and of one with something else in a column
 WRONG_LINES = ("incorrect number of fields", "Error while parsing value")
 NO_GRPC_PROXY = "no_grpc_proxy"
+LINES_OF_BATCH = 2**18
 TRIES = 6  # of a request to the server in this process: some three seconds
 
 
@@ -201,7 +202,7 @@ def split_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for path in batch.column(0).to_pylist():
             with open_input(path) as file:
-                for lines in decoded_chunks(file):
+                for lines in batches_of_lines(file):
                     columns = [texts([path] * len(lines)), texts(lines)]
                     yield pa.RecordBatch.from_arrays(columns, ["file", "line"])
 
@@ -234,6 +235,13 @@ def raw_file(path: str) -> Any:
     s3_client().download_fileobj(bucket, key, copy)
     copy.seek(0)
     return copy
+
+
+def batches_of_lines(file: Any) -> Iterator[list[str]]:
+    """Yields the lines of a binary file, so few at a time that their path, beside each, is not too much for Arrow."""
+    for lines in decoded_chunks(file):
+        for start in range(0, len(lines), LINES_OF_BATCH):
+            yield lines[start : start + LINES_OF_BATCH]
 
 
 def decoded_chunks(file: Any) -> Iterator[list[str]]:

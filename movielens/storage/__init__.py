@@ -44,10 +44,10 @@ class Storage(Protocol):
     def now(self, folder: str) -> float:
         """The time by the clock that `Entry.modified` is of, which may be another than this machine's."""
 
-    def require_writable(self, folder: str) -> None:
-        """Raises StorageError where a folder is there into which files cannot be moved.
+    def require_writable(self, folder: str, *names: str) -> None:
+        """Raises StorageError where the folder, or one of these in it, is there and files cannot be moved into it.
 
-        Raises UsageError where it is a file, or below one.
+        Raises UsageError where the folder is a file, or below one, or one of those in it is a link.
         """
 
     def uploads(self, folder: str) -> list[Entry]:

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,13 +30,18 @@ class DiskStorage:
     """Storage on the local disk, by the operating system's own means, which exclude a second creator."""
 
     def entries(self, folder: str) -> list[Entry]:
-        entries = []
+        entries, found = [], []
         with refusals_of(folder, "read"), suppress(FileNotFoundError, NotADirectoryError):
-            for found in os.scandir(folder):
-                with suppress(FileNotFoundError):  # gone meanwhile
-                    status = found.stat()
-                    path, changed = join(folder, found.name), str(status.st_ctime_ns)
-                    entries.append(Entry(path, status.st_size, status.st_mtime, found.is_dir(), changed))
+            found = list(os.scandir(folder))
+        for one in found:
+            path = join(folder, one.name)
+            with refusals_of(path, "read"), suppress(FileNotFoundError):  # gone meanwhile
+                try:
+                    status = one.stat()
+                except OSError:  # of a link that leads nowhere it is the link that is there
+                    status = one.stat(follow_symlinks=False)
+                is_folder, changed = stat.S_ISDIR(status.st_mode), str(status.st_ctime_ns)
+                entries.append(Entry(path, status.st_size, status.st_mtime, is_folder, changed))
         return entries
 
     def now(self, folder: str) -> float:
@@ -43,16 +49,18 @@ class DiskStorage:
         with refusals_of(folder, "written"), tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
             return Path(file.name).stat().st_mtime
 
-    def require_writable(self, folder: str) -> None:
+    def require_writable(self, folder: str, *names: str) -> None:
         for path in (folder, *map(str, Path(folder).parents)):
             if os.path.isdir(path):  # noqa: PTH112  # a Path raises where it may not look
                 break
             if os.path.exists(path):  # noqa: PTH110  # as above
                 raise UsageError(f"{path} is a file: choose another --output_path")
-        if os.path.islink(folder):  # noqa: PTH114  # a path is a string here
-            raise StorageError(f"{folder} is a link: let it be a folder, or choose another --output_path")
-        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):  # noqa: PTH112  # as above
-            raise StorageError(f"{folder} cannot be written: permission denied")
+        below = [join(folder, name) for name in names]
+        for path in filter(os.path.islink, below):
+            raise UsageError(f"{path} is a link: let it be a folder, or choose another --output_path")
+        for path in filter(os.path.isdir, [folder, *below]):
+            if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+                raise StorageError(f"{path} cannot be written: permission denied")
 
     def uploads(self, folder: str) -> list[Entry]:  # noqa: ARG002  # the protocol's
         return []

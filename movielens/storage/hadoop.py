@@ -82,23 +82,24 @@ class HadoopStorage:
             self.fs.delete(clock, False)
         return float(time)
 
-    def require_writable(self, folder: str) -> None:
+    def require_writable(self, folder: str, *names: str) -> None:
         if self.is_s3a:
             return
         path, writing = self.path(folder), self.jvm.org.apache.hadoop.fs.permission.FsAction.WRITE_EXECUTE
         with refusals_of(folder):
-            try:
-                while not self.fs.exists(path):
-                    path = path.getParent()
-                if self.fs.getFileStatus(path).isFile():
-                    raise UsageError(f"{path.toString()} is a file: choose another --output_path")
-                self.fs.access(self.path(folder), writing)
-            except Exception as error:
-                if is_java(error, "FileNotFoundException"):
-                    return
-                if is_java(error, "AccessControlException"):
-                    raise StorageError(f"{folder} cannot be written: permission denied") from error
-                raise
+            while not self.fs.exists(path):
+                path = path.getParent()
+            if self.fs.getFileStatus(path).isFile():
+                raise UsageError(f"{path.toString()} is a file: choose another --output_path")
+        for below in (folder, *(join(folder, name) for name in names)):
+            with refusals_of(below):
+                try:
+                    self.fs.access(self.path(below), writing)
+                except Exception as error:
+                    if is_java(error, "AccessControlException"):
+                        raise StorageError(f"{below} cannot be written: permission denied") from error
+                    if not is_java(error, "FileNotFoundException"):
+                        raise
 
     def uploads(self, folder: str) -> list[Entry]:
         if not self.is_s3a:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from pathlib import Path
 
 from movielens.contract import SCHEMES, UsageError
 
@@ -22,7 +21,8 @@ def checked(path: str, engine: str) -> str:
     if path.startswith("//"):
         raise UsageError("a path begins with one slash")
     user = path.partition("/")[0]
-    if user.startswith("~") and user != "~" and not os.path.isdir(os.path.expanduser(user)):  # noqa: PTH111, PTH112  # Path.expanduser() raises
+    home = os.path.expanduser(user)  # noqa: PTH111  # Path.expanduser() raises
+    if user.startswith("~") and (home == user or (user != "~" and not os.path.isdir(home))):  # noqa: PTH112  # as above
         raise UsageError(f"{user} is no home folder; a folder of that name is ./{user}")
     path = absolute(path)
     if not is_sayable(path):
@@ -36,13 +36,19 @@ def is_sayable(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """A local path as an absolute one, without `file:`; an address of a store without a slash at the end."""
+    """A local path as an absolute one, without `file:`; an address of a store without a slash at the end.
+
+    Raises UsageError where it is relative to a folder that is gone.
+    """
     scheme, separator, _ = path.partition("://")
     if separator and scheme != "file":
         return path.rstrip("/")
     if path.startswith("file:"):
         path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # Path.resolve() would follow links
+    try:
+        return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111  # Path.resolve() would follow links
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is below the current folder, which is gone: begin it with /") from error
 
 
 def is_local(path: str) -> bool:

@@ -51,7 +51,7 @@ class S3Storage:
             answer = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
-    def require_writable(self, folder: str) -> None:
+    def require_writable(self, folder: str, *names: str) -> None:
         pass  # rights are on keys: what may be written to staging may be written beside it
 
     def uploads(self, folder: str) -> list[Entry]:
