@@ -676,6 +676,43 @@ def test_a_broken_link_among_published_files_is_noticed_before_the_work_begins(
     assert manifest_of(output_path) == earlier
 
 
+@pytest.mark.parametrize(
+    ("operation", "place", "outcome"),
+    [
+        ("create", "/_journal/", "nothing was published"),
+        ("delete", "/_manifest.json", "publishing was begun, and the next run finishes it"),
+        (
+            "move", "/movies/",
+            "publishing was begun, and the next run finishes it; readers find no manifest until then",
+        ),
+        ("delete_folder", "/_staging/", "all was published"),
+    ],
+)  # fmt: skip
+def test_a_run_that_fails_says_what_became_of_the_result(
+    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path,
+    monkeypatch: pytest.MonkeyPatch, operation: str, place: str, outcome: str,
+) -> None:  # fmt: skip
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    earlier, done = manifest_of(output_path)["run_id"], getattr(DiskStorage, operation)
+
+    def fail(storage: DiskStorage, *arguments: Any) -> Any:
+        if place in str(arguments[-1 if operation == "move" else 0]):
+            raise StorageError("the disk fails")
+        return done(storage, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskStorage, operation, fail)
+        status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
+    assert (status, said.splitlines()[-1]) == (1, f"movielens_pipeline: error: the disk fails; {outcome}")
+    # then readers find what was said, and the next run, whatever it is, comes to its end
+    stands = (output_path / "_manifest.json").exists() and manifest_of(output_path)["run_id"]
+    assert bool(stands) == ("no manifest" not in outcome)
+    assert (stands in (earlier, False)) == (outcome != "all was published")
+    publish("sail", old, output_path)
+    assert_equal_by_check(old, output_path)
+
+
 def test_that_readers_find_no_manifest_is_said_where_the_earlier_result_cannot_be_put_back(
     run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
