@@ -59,7 +59,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
             setattr(arguments, option, checked(path, arguments.engine))
         except contract.UsageError as error:
             parser.error(f"--{option} {path!r}: {error}")
-    home = os.path.expanduser("~").rstrip("/")  # noqa: PTH111  # Path.expanduser() raises where there is none
+    home = os.path.normpath(os.path.expanduser("~"))  # noqa: PTH111  # Path.expanduser() raises where there is none
     if arguments.output_path in ("/", home) or same_place(arguments.output_path, arguments.input_path):
         parser.error(f"--output_path {arguments.output_path}: choose a folder of its own for the results")
     return arguments

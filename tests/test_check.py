@@ -143,6 +143,13 @@ def test_a_dataset_that_the_check_does_not_know_is_not_equal(published: Path, ch
     assert said.endswith("\nusers: DIFFERENT: this check does not know it\n")
 
 
+def test_where_the_manifest_lists_nothing_nothing_was_published(published: Path, check: Check) -> None:
+    (published / "_manifest.json").write_text(json.dumps({**manifest_of(published), "datasets": {}}))
+    status, said = check()
+    assert status == 1
+    assert f"ratings: DIFFERENT: {published}/ratings has no Parquet file\n" in said
+
+
 @pytest.mark.parametrize("chunk", [7, 16 * 2**20])
 @pytest.mark.parametrize("ends", itertools.permutations([b"\n", b"\r\n", b"\r", b"\r\r\n"]))
 def test_line_ends_of_every_kind_are_read_in_one_file(

@@ -82,10 +82,15 @@ def empty_parts(folder: Path) -> Path:
     return folder / "in"
 
 
-def unfinished_part(folder: Path) -> Path:
+def parts(folder: Path) -> Path:
+    """A folder of one part."""
     (no_ratings(folder) / "ratings.dat").mkdir()
     (folder / "in" / "ratings.dat" / "part-0").write_bytes(b"1::10::5::100\n")
-    (folder / "in" / "ratings.dat" / "part-1._COPYING_").write_bytes(b"1::11::5::1")
+    return folder / "in" / "ratings.dat"
+
+
+def unfinished_part(folder: Path) -> Path:
+    (parts(folder) / "part-1._COPYING_").write_bytes(b"1::11::5::1")
     return folder / "in"
 
 
@@ -99,13 +104,6 @@ def part_in_capitals(folder: Path) -> Path:
     (no_ratings(folder) / "ratings.dat").mkdir()
     (folder / "in" / "ratings.dat" / "part-0.GZ").write_bytes(gzip.compress(b"1::10::5::100\n"))
     return folder / "in"
-
-
-def parts(folder: Path) -> Path:
-    """A folder of one part."""
-    (no_ratings(folder) / "ratings.dat").mkdir()
-    (folder / "in" / "ratings.dat" / "part-0").write_bytes(b"1::10::5::100\n")
-    return folder / "in" / "ratings.dat"
 
 
 def broken_link_among_parts(folder: Path) -> Path:

@@ -330,10 +330,9 @@ def test_all_kinds_of_bad_line_have_the_same_reasons_on_each_engine(
 
 def test_an_archive_of_several_may_begin_with_an_empty_one(spark: Any, tmp_path: Path) -> None:
     folder = write_csv(tmp_path)
-    for name, compress in (("movies.csv", gzip.compress), ("ratings.csv", bz2.compress)):
+    for name, suffix, compress in (("movies.csv", "gz", gzip.compress), ("ratings.csv", "bz2", bz2.compress)):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        suffix = {gzip.compress: "gz", bz2.compress: "bz2"}[compress]
         (folder / f"{name}.{suffix}").write_bytes(compress(b"") + compress(content))
     assert ratings_in(spark, folder) == sorted(RATINGS)
     assert movies_in(spark, folder) == MOVIES

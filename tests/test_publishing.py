@@ -617,17 +617,21 @@ def test_an_output_path_that_is_a_file_or_below_one_is_wrong_usage(
 
 @pytest.mark.parametrize("name", ["_staging", "_journal", "_manifest.json", "_history.jsonl", "ratings"])
 def test_a_file_in_the_place_of_a_folder_or_the_other_way_round_is_noticed_before_the_work_begins(
-    run_main: Main, input_path: Path, output_path: Path, name: str
+    run_main: Main, publish: Publish, input_path: Path, output_path: Path, name: str
 ) -> None:
+    # given a result, in which it stands in the place of what the job had put there
+    publish("sail", input_path, output_path)
     theirs = output_path / name
-    output_path.mkdir()
     if theirs.suffix:
+        theirs.unlink()
         theirs.mkdir()
     else:
+        shutil.rmtree(theirs, ignore_errors=True)
         theirs.write_text("theirs")
+    before = {path: path.is_file() and path.read_bytes() for path in output_path.rglob("*")}
     status, said = run_main("sail", "--input_path", input_path, "--output_path", output_path)
     assert (status, said.count(f"{theirs} is not of this job: move it away")) == (2, 1)
-    assert [*output_path.iterdir()] == [theirs]
+    assert {path: path.is_file() and path.read_bytes() for path in output_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize("name", ["_manifest.json", "_history.jsonl", "_journal/1.json"])

@@ -89,7 +89,7 @@ def test_a_user_without_a_home_and_a_current_folder_that_is_gone_are_no_tracebac
     (output_path / "gone").mkdir(parents=True)
     monkeypatch.chdir(output_path / "gone")
     (output_path / "gone").rmdir()
-    assert job.parse_args([*arguments, "--output_path", str(output_path)]).output_path == str(output_path)
+    assert job.parse_args(arguments).output_path == str(output_path)
     monkeypatch.setenv("HOME", str(output_path))
     with pytest.raises(SystemExit) as left:
         job.parse_args([*arguments, "--output_path", "below"])
@@ -99,6 +99,16 @@ def test_a_user_without_a_home_and_a_current_folder_that_is_gone_are_no_tracebac
         .err.splitlines()[-1]
         .endswith("--output_path 'below': below is below the current folder, which is gone: begin it with /")
     )
+
+
+@pytest.mark.parametrize("home", ["{}", "{}/", "{}//.", "{}/below/.."])
+def test_the_home_folder_takes_no_result_however_it_is_written(
+    input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("HOME", home.format(output_path))
+    with pytest.raises(SystemExit) as left:
+        job.parse_args(["--input_path", str(input_path), "--output_path", str(output_path)])
+    assert left.value.code == 2
 
 
 def test_files_that_are_damaged_or_gone_are_errors_whatever_the_cluster_says(

@@ -1,4 +1,4 @@
-"""pandas, which pyspark's client and Sail import and the job makes no use of: a sixth of a run of a million ratings."""
+"""pandas, which pyspark's client and Sail import and no run makes use of: a quarter of one of a million ratings."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ class Later(ModuleType):
 @contextmanager
 def pandas_later() -> Iterator[None]:
     """Lets pyspark's client be imported without pandas, which is then imported as soon as something of it is used."""
-    spec = util.find_spec("pandas")
-    if "pandas" in sys.modules or spec is None:
+    if "pandas" in sys.modules or (spec := util.find_spec("pandas")) is None:
         yield
         return
     pandas: Any = Later("pandas")

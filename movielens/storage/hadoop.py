@@ -40,6 +40,7 @@ class HadoopStorage:
         # asked once, for each answer of Java takes its time, and so does each part of a name
         self.scheme = hadoop_path(spark, path).partition("://")[0]
         self.new_path = self.jvm.org.apache.hadoop.fs.Path
+        self.all_bytes = self.jvm.org.apache.commons.io.IOUtils.toByteArray
         with refusals_of(path):
             self.fs = self.path(path).getFileSystem(spark._jsc.hadoopConfiguration())
         # EMR may have another client for S3
@@ -121,7 +122,7 @@ class HadoopStorage:
                 uploader.close()
 
     def read(self, path: str) -> bytes | None:
-        return self.read_with(path, self.jvm.org.apache.commons.io.IOUtils.toByteArray)
+        return self.read_with(path, self.all_bytes)
 
     def part(self, path: str, start: int, length: int) -> bytes:
         def read(stream: Any) -> Any:

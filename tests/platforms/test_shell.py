@@ -32,6 +32,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("a clone") / "movie lens")
 
 
+def path_without_the_suite() -> str:
+    """PATH without the suite's own environment."""
+    own = str(Path(sys.executable).parent)
+    return ":".join(folder for folder in os.environ["PATH"].split(":") if folder != own)
+
+
 @pytest.fixture(scope="module")
 def shell(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Runs a script of the clone with an empty HOME, from another folder."""
@@ -40,10 +46,7 @@ def shell(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     def run(
         script: str, *arguments: object, variables: Mapping[str, str] | None = None, **options: object
     ) -> subprocess.CompletedProcess[str]:
-        # without the suite's own environment on PATH
-        own = str(Path(sys.executable).parent)
-        path = ":".join(folder for folder in os.environ["PATH"].split(":") if folder != own)
-        environment = {**job_environment(), "HOME": str(home), "PATH": path}
+        environment = {**job_environment(), "HOME": str(home), "PATH": path_without_the_suite()}
         environment.pop("SPARK_CONF_DIR", None)
         environment.pop("VIRTUAL_ENV", None)
         environment.update(variables or {})
@@ -133,7 +136,7 @@ def test_the_environment_is_remade_when_its_requirements_change_and_kept_when_th
     shell: Shell, clone: Path, tmp_path: Path, with_uv: bool
 ) -> None:
     # given uv, or what there is by itself
-    path = os.pathsep.join(filter(lambda folder: Path(folder) != Path(sys.executable).parent, os.get_exec_path()))
+    path = path_without_the_suite()
     if with_uv:
         (tmp_path / "uv").symlink_to(Path(sys.executable).parent / "uv")
         path = f"{tmp_path}:{path}"
