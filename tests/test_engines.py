@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -78,18 +79,26 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture
-def standalone_cluster(tmp_path: Path) -> Iterator[str]:
+class Cluster(NamedTuple):
+    """A standalone cluster of Spark."""
+
+    url: str
+    log: Path
+    work: Path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Spark master and two workers, each a process of its own."""
-    port = free_port()
-    url = f"spark://127.0.0.1:{port}"
-    environment = {**job_environment(), "SPARK_WORKER_DIR": str(tmp_path / "work")}
-    logs = (tmp_path / "cluster.log").open("w")
+    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
+    url, log, work = f"spark://127.0.0.1:{port}", folder / "cluster.log", folder / "work"
+    environment = {**job_environment(), "SPARK_WORKER_DIR": str(work), "SPARK_CONF_DIR": str(folder)}
+    logs = log.open("w")
 
     def start(*arguments: object) -> subprocess.Popen[bytes]:
         command = [Path(sys.executable).parent / "spark-class", *map(str, arguments)]
         # without the quiet configuration, so that the log says who is there
-        return subprocess.Popen(command, env={**environment, "SPARK_CONF_DIR": str(tmp_path)}, stdout=logs, stderr=logs)
+        return subprocess.Popen(command, env=environment, stdout=logs, stderr=logs)
 
     deploy = "org.apache.spark.deploy"
     ports = ["--webui-port", free_port()]
@@ -99,10 +108,10 @@ def standalone_cluster(tmp_path: Path) -> Iterator[str]:
         for _ in range(2)
     ]
     deadline = time.monotonic() + 120
-    while len(re.findall("Registering worker", (tmp_path / "cluster.log").read_text())) < 2:
-        assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()[-2000:]
+    while len(re.findall("Registering worker", log.read_text())) < 2:
+        assert time.monotonic() < deadline, log.read_text()[-2000:]
         time.sleep(0.2)
-    yield url
+    yield Cluster(url, log, work)
     for process in reversed(processes):
         process.terminate()
         process.wait(timeout=30)
@@ -110,9 +119,9 @@ def standalone_cluster(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.thorough
-def test_a_standalone_cluster_gives_the_same_rows(standalone_cluster: str, tmp_path: Path) -> None:
+def test_a_standalone_cluster_gives_the_same_rows(cluster: Cluster, tmp_path: Path) -> None:
     done = subprocess.run(
-        ["spark-submit", "--master", standalone_cluster, "--conf", "spark.driver.host=127.0.0.1",
+        ["spark-submit", "--master", cluster.url, "--conf", "spark.driver.host=127.0.0.1",
          "--conf", "spark.executor.memory=600m", ROOT / "movielens_pipeline.py",
          "--input_path", ROOT / "dataset", "--output_path", tmp_path / "out"],
         env=job_environment(), capture_output=True, text=True, check=False, timeout=300,
@@ -120,18 +129,16 @@ def test_a_standalone_cluster_gives_the_same_rows(standalone_cluster: str, tmp_p
     assert done.returncode == 0, done.stderr
     assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
     # both workers ran an executor
-    executors = (tmp_path / "cluster.log").read_text()
-    assert len(set(re.findall(r"Launching executor (\S+/\d+) on worker (\S+)", executors))) == 2
-    assert any((tmp_path / "work").iterdir())
+    application = max(folder.name for folder in cluster.work.iterdir())
+    executors = re.findall(rf"Launching executor {application}/(\d+) on worker (\S+)", cluster.log.read_text())
+    assert len(set(executors)) == 2
 
 
 @pytest.mark.thorough
-def test_a_cluster_that_does_not_see_this_machine_s_files_takes_no_archive(
-    standalone_cluster: str, tmp_path: Path
-) -> None:
+def test_a_cluster_that_does_not_see_this_machine_s_files_takes_no_archive(cluster: Cluster, tmp_path: Path) -> None:
     archive = generate(tmp_path, "--ratings", 9000, "--zip") / "movielens.zip"
     done = subprocess.run(
-        ["spark-submit", "--master", standalone_cluster, "--conf", "spark.driver.host=127.0.0.1",
+        ["spark-submit", "--master", cluster.url, "--conf", "spark.driver.host=127.0.0.1",
          ROOT / "movielens_pipeline.py", "--input_path", archive, "--output_path", tmp_path / "out"],
         env=job_environment(), capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip

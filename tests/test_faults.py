@@ -33,18 +33,18 @@ class InjectedError(OSError):
 class FaultyStorage:
     """A storage of which the n-th operation fails; n is counted over all that share the countdown.
 
-    Where it happens, and its answer is lost, those are counted that change something: of the others it is the same
-    whether they fail or their answer is lost.
+    With `reading`, those that change nothing are counted, too. Of them it is the same whether they fail or their answer
+    is lost; and what they leave behind in a store is what the next that changes something leaves when it fails.
     """
 
-    def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool) -> None:
-        self.storage, self.countdown, self.happens = storage, countdown, happens
+    def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool, reading: bool) -> None:
+        self.storage, self.countdown, self.happens, self.reading = storage, countdown, happens, reading
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self.storage, name)
 
         def run(*arguments: Any) -> Any:
-            faulty = not (self.happens and name in READING) and next(self.countdown) == 0
+            faulty = (self.reading or name not in READING) and next(self.countdown) == 0
             if faulty and not self.happens:
                 raise InjectedError(name)
             answer = operation(*arguments)
@@ -66,10 +66,11 @@ def test_a_publish_survives_a_fault_of_each_operation(
     prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place, run_id = prepared.place, prepared.manifest["run_id"]
+    reading = not happens and isinstance(place, Disk)
     for number in range(1000):
         place.copy_of(prepared.template)
         try:
-            faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens)
+            faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens, reading=reading)
             Publication(faulty, place.address, run_id).publish(
                 Manifest.from_json(json.dumps(prepared.manifest).encode())
             )
@@ -91,6 +92,7 @@ def test_a_recovery_survives_a_fault_of_each_operation(
     prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place, staging = prepared.place, f"_staging/{prepared.manifest['run_id']}"
+    reading = not happens and isinstance(place, Disk)
     for number in range(1000):
         # given a run that was killed when two of its files were moved
         place.copy_of(prepared.template)
@@ -100,8 +102,9 @@ def test_a_recovery_survives_a_fault_of_each_operation(
             place.write(file, (prepared.template / staging / file).read_bytes())
             place.delete(f"{staging}/{file}")
         # when the next run heals and is hit by a fault in turn
+        faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens, reading=reading)
         try:
-            next_run(FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens), place).recover()
+            next_run(faulty, place).recover()
         except InjectedError:
             stress.assert_old_or_new(prepared.inputs, place)
             # then the one after it heals
@@ -129,7 +132,7 @@ def test_a_whole_run_survives_a_fault_of_each_operation(
         countdown = itertools.count(number, -1)
 
         def faulty_storage(engine: Sail, path: str, countdown: Iterator[int] = countdown) -> Any:
-            return FaultyStorage(open_storage(engine, path), countdown, happens=happens)
+            return FaultyStorage(open_storage(engine, path), countdown, happens=happens, reading=not happens)
 
         with monkeypatch.context() as patch:
             patch.setattr(Sail, "storage", faulty_storage)
