@@ -145,12 +145,14 @@ class Publication:
     def require_own_folders(self) -> None:
         """Raises UsageError where what stands there is not of this job, or is a file.
 
-        Raises StorageError where a folder cannot be written.
+        Raises StorageError where a folder cannot be written, or the history not be read.
         """
         self.storage.require_writable(self.output, *FOLDERS)
         for entry in self.storage.entries(self.output):
             if entry.name in FOLDERS + FILES and entry.is_folder != (entry.name in FOLDERS):
                 raise UsageError(f"{entry.path} is not of this job: move it away, or choose another --output_path")
+            if entry.name == HISTORY:
+                self.storage.read(entry.path)
         while True:
             state = self.state()
             strangers = sorted(

@@ -200,6 +200,21 @@ def test_a_published_file_that_is_gone_or_damaged_is_a_difference(
     assert "movies_with_stats: equal" in said
 
 
+def test_a_published_file_of_rejects_that_is_damaged_is_a_difference(
+    publish: Publish, check: Check, input_path: Path, output_path: Path
+) -> None:
+    with (input_path / "ratings.dat").open("ab") as ratings:
+        ratings.write(b"bad\n")
+    publish("sail", input_path, output_path, "--max_rejects", 1)
+    assert check()[0] == 0
+    file = Path(published_files(output_path, "rejects")[0])
+    file.write_bytes(b"PAR1")
+    status, said = check()
+    assert status == 1
+    assert re.search(r"^rejects: DIFFERENT: .*" + re.escape(file.name), said, re.MULTILINE)
+    assert "movies_with_stats: equal" in said
+
+
 def test_input_that_cannot_be_read_is_nothing_to_compare(
     published: Path, input_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -532,6 +532,28 @@ def test_a_staged_file_lost_while_publishing_leaves_the_earlier_result(
     assert {name for name in Disk(output_path).files() if not name.startswith("_")} == listed
 
 
+class PrivateHistory(DiskStorage):
+    """A disk on which the history may not be read."""
+
+    def read(self, path: str) -> bytes | None:
+        if path.endswith("/_history.jsonl"):
+            raise StorageError(f"{path} cannot be read: permission denied")
+        return super().read(path)
+
+
+def test_a_history_that_cannot_be_read_is_said_before_the_work_begins(
+    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    before = {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(Sail, "storage", lambda *_: PrivateHistory())
+    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
+    assert status == 1
+    assert said.endswith(f"error: {output_path}/_history.jsonl cannot be read: permission denied\n")
+    assert {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()} == before
+
+
 def test_the_journal_is_never_seen_half_written(tmp_path: Path) -> None:
     # given a journal that takes long to write, and a reader that never stops looking
     content, path = b"x" * 2**24, str(tmp_path / "folder" / "1.json")
