@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -218,6 +219,22 @@ def test_a_journal_cut_off_by_a_kill_is_done_away_with(
     publish(engine, new, output_path)
     assert_equal_by_check(new, output_path)
     assert generations(Disk(output_path)) == ["_journal/3.json"] != [journal]
+
+
+def test_a_journal_that_is_half_written_is_given_time_before_it_is_done_away_with(
+    output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    # given a journal that somebody may still be writing
+    journal = output_path / "_journal" / "1.json"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b"{")
+    run = publishing.Publication(DiskStorage(), str(output_path), ELSEWHERE)
+    assert run.recover() == str(journal)
+    # then it is nobody's when it is as it was for long enough
+    clock[0] += publishing.UNREADABLE_JOURNAL_SECONDS
+    assert run.recover() is None
 
 
 def planted(**changes: Any) -> Callable[[dict[str, Any]], object]:
