@@ -23,6 +23,7 @@ import pytest
 
 from check_local_results import main as check_main
 from movielens import contract, publishing, runs, tables
+from movielens.contract import BusyError
 from movielens.engines.sail import Sail
 from movielens.history import HISTORY
 from movielens.manifest import Manifest
@@ -184,6 +185,25 @@ def test_a_run_that_is_publishing_elsewhere_is_waited_for_and_then_left_alone(
     assert_golden("busy", said.splitlines()[-1] + "\n", output=output_path)
     assert status == 4
     assert sorted(path for path in output_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_run_that_is_publishing_elsewhere_is_waited_for_an_hour(
+    publish: Publish, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a clock on which each look at the other takes ten minutes
+    clock = [1000.0]
+
+    def sleep(_: float) -> None:
+        clock[0] += 600
+
+    times = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+    publish("sail", input_path, output_path)
+    leave_unpublished(output_path, ELSEWHERE)
+    monkeypatch.setattr(publishing, "time", times)
+    monkeypatch.setattr(publishing, "elapsed", lambda: 0.0)
+    with pytest.raises(BusyError):
+        publishing.Publication(DiskStorage(), str(output_path), runs.new_run_id()).wait_for_others()
+    assert clock[0] == 1000 + 7 * 600
 
 
 def test_a_run_that_waited_publishes_when_the_other_has_finished(
