@@ -159,11 +159,11 @@ def beginning_of(storage: Storage, path: str) -> bytes:
 
 
 def unpacked_beginning(decompressor: Callable[[], Any], packed: bytes) -> bytes:
-    """The beginning of the first archive of several, one behind another, that is not empty."""
+    """The beginning of what is in archives, one behind another; a line may go from one into the next."""
     unpacked = b""
-    while packed and not unpacked:
+    while packed and len(unpacked) < BYTES_OF_BEGINNING:
         member = decompressor()
-        unpacked = member.decompress(packed, BYTES_OF_BEGINNING)
+        unpacked += member.decompress(packed, BYTES_OF_BEGINNING - len(unpacked))
         packed = member.unused_data
     return unpacked
 

@@ -328,12 +328,13 @@ def test_all_kinds_of_bad_line_have_the_same_reasons_on_each_engine(
     assert not visible_names(output_path)
 
 
-def test_an_archive_of_several_may_begin_with_an_empty_one(spark: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [0, 7])
+def test_the_first_of_several_archives_may_end_before_the_header_does(spark: Any, tmp_path: Path, end: int) -> None:
     folder = write_csv(tmp_path)
     for name, suffix, compress in (("movies.csv", "gz", gzip.compress), ("ratings.csv", "bz2", bz2.compress)):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        (folder / f"{name}.{suffix}").write_bytes(compress(b"") + compress(content))
+        (folder / f"{name}.{suffix}").write_bytes(compress(content[:end]) + compress(content[end:]))
     assert ratings_in(spark, folder) == sorted(RATINGS)
     assert movies_in(spark, folder) == MOVIES
 
