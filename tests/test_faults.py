@@ -17,6 +17,7 @@ import pytest
 from movielens.engines.sail import Sail
 from movielens.publishing import Manifest, Publication
 from movielens.storage import Storage
+from movielens.storage.disk import DiskStorage
 from tests import stress
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import Main, Publish
@@ -33,12 +34,13 @@ class InjectedError(OSError):
 class FaultyStorage:
     """A storage of which the n-th operation fails; n is counted over all that share the countdown.
 
-    With `reading`, those that change nothing are counted, too. Of them it is the same whether they fail or their answer
-    is lost; and what they leave behind in a store is what the next that changes something leaves when it fails.
+    Those that change nothing are counted where they fail, on the disk alone. Of them it is the same whether they fail
+    or their answer is lost; and they leave a store as the next that changes something leaves it when it fails.
     """
 
-    def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool, reading: bool) -> None:
-        self.storage, self.countdown, self.happens, self.reading = storage, countdown, happens, reading
+    def __init__(self, storage: Storage, countdown: Iterator[int], *, happens: bool) -> None:
+        self.storage, self.countdown, self.happens = storage, countdown, happens
+        self.reading = not happens and isinstance(storage, DiskStorage)
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self.storage, name)
@@ -66,11 +68,10 @@ def test_a_publish_survives_a_fault_of_each_operation(
     prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place, run_id = prepared.place, prepared.manifest["run_id"]
-    reading = not happens and isinstance(place, Disk)
     for number in range(1000):
         place.copy_of(prepared.template)
         try:
-            faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens, reading=reading)
+            faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens)
             Publication(faulty, place.address, run_id).publish(
                 Manifest.from_json(json.dumps(prepared.manifest).encode())
             )
@@ -92,7 +93,6 @@ def test_a_recovery_survives_a_fault_of_each_operation(
     prepared: Prepared, happens: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place, staging = prepared.place, f"_staging/{prepared.manifest['run_id']}"
-    reading = not happens and isinstance(place, Disk)
     for number in range(1000):
         # given a run that was killed when two of its files were moved
         place.copy_of(prepared.template)
@@ -102,9 +102,8 @@ def test_a_recovery_survives_a_fault_of_each_operation(
             place.write(file, (prepared.template / staging / file).read_bytes())
             place.delete(f"{staging}/{file}")
         # when the next run heals and is hit by a fault in turn
-        faulty = FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens, reading=reading)
         try:
-            next_run(faulty, place).recover()
+            next_run(FaultyStorage(prepared.storage, itertools.count(number, -1), happens=happens), place).recover()
         except InjectedError:
             stress.assert_old_or_new(prepared.inputs, place)
             # then the one after it heals
@@ -132,7 +131,7 @@ def test_a_whole_run_survives_a_fault_of_each_operation(
         countdown = itertools.count(number, -1)
 
         def faulty_storage(engine: Sail, path: str, countdown: Iterator[int] = countdown) -> Any:
-            return FaultyStorage(open_storage(engine, path), countdown, happens=happens, reading=not happens)
+            return FaultyStorage(open_storage(engine, path), countdown, happens=happens)
 
         with monkeypatch.context() as patch:
             patch.setattr(Sail, "storage", faulty_storage)

@@ -28,13 +28,12 @@ SUSPENDED = 1000.0  # seconds, of a clock that the test puts forward
 class SuspendingStorage:
     """A storage before whose n-th operation something happens; after it, each step that changes something is seen.
 
-    Those that change nothing are counted where they are `reading`.
+    Those that change nothing are counted on the disk alone: in a store it takes longer.
     """
 
-    def __init__(
-        self, storage: Storage, number: int, meanwhile: Callable[[], None], look: Callable[[], None], *, reading: bool
-    ) -> None:
-        self.storage, self.number, self.meanwhile, self.look, self.reading = storage, number, meanwhile, look, reading
+    def __init__(self, storage: Storage, number: int, meanwhile: Callable[[], None], look: Callable[[], None]) -> None:
+        self.storage, self.number, self.meanwhile, self.look = storage, number, meanwhile, look
+        self.reading = isinstance(storage, DiskStorage)
 
     def __getattr__(self, name: str) -> Any:
         operation, changes = getattr(self.storage, name), name not in READING
@@ -89,13 +88,9 @@ def test_a_run_suspended_before_any_step_does_no_harm_when_it_goes_on(
 
     patience = publishing.PATIENCE
     outcomes = []
-    # in a store, which takes longer, before those alone that change something
-    reading = isinstance(place, Disk)
     for number in range(1000):
         place.copy_of(prepared.template)
-        suspended: Any = SuspendingStorage(
-            prepared.storage, number, meanwhile, lambda: assert_whole(place), reading=reading
-        )
+        suspended: Any = SuspendingStorage(prepared.storage, number, meanwhile, lambda: assert_whole(place))
         run = Publication(suspended, place.address, own)
         # when the run goes on
         said = None
@@ -116,7 +111,7 @@ def test_a_run_suspended_before_any_step_does_no_harm_when_it_goes_on(
         outcomes.append(found["run_id"] == own)
     with capfd.disabled():
         print(f" [{len(outcomes)} operations]", end="")
-    assert len(outcomes) > (30 if reading else 15)
+    assert len(outcomes) > (30 if suspended.reading else 15)
     assert (False in outcomes) == (others == "take_over_and_publish")
 
 
