@@ -17,7 +17,7 @@ import pytest
 from check_local_results import COLUMNS
 from movielens import contract
 from tests.support.inputs import generate, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import Publish, job_environment, run_job
+from tests.support.jobs import JAVA_OPTIONS, Publish, job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import assert_equal_by_check, rows_of
 
@@ -47,7 +47,7 @@ def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None
     # given Spark's own setting, by which each shuffle ends in 200 parts
     environment = {name: value for name, value in job_environment().items() if name != "SPARK_CONF_DIR"}
     done = run_job(engine, "--input_path", ROOT / "dataset", "--output_path", tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     # then none of them is a file
     files = {name: len(list((tmp_path / name).glob("*.parquet"))) for name in COLUMNS}
     assert all(1 <= number <= 8 for number in files.values()), files
@@ -92,7 +92,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Spark master and two workers, each a process of its own."""
     folder, port = tmp_path_factory.mktemp("cluster"), free_port()
     url, log, work = f"spark://127.0.0.1:{port}", folder / "cluster.log", folder / "work"
-    environment = {**job_environment(), "SPARK_WORKER_DIR": str(work), "SPARK_CONF_DIR": str(folder)}
+    environment = {
+        **job_environment(), "SPARK_WORKER_DIR": str(work), "SPARK_CONF_DIR": str(folder),
+        "SPARK_DAEMON_JAVA_OPTS": JAVA_OPTIONS,
+    }  # fmt: skip
     logs = log.open("w")
 
     def start(*arguments: object) -> subprocess.Popen[bytes]:
@@ -118,15 +121,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     logs.close()
 
 
-@pytest.mark.thorough
-def test_a_standalone_cluster_gives_the_same_rows(cluster: Cluster, tmp_path: Path) -> None:
-    done = subprocess.run(
+def run_on(cluster: Cluster, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the job on a cluster to its end."""
+    return subprocess.run(
         ["spark-submit", "--master", cluster.url, "--conf", "spark.driver.host=127.0.0.1",
-         "--conf", "spark.executor.memory=600m", ROOT / "movielens_pipeline.py",
-         "--input_path", ROOT / "dataset", "--output_path", tmp_path / "out"],
+         "--conf", "spark.executor.memory=600m", "--conf", f"spark.executor.defaultJavaOptions={JAVA_OPTIONS}",
+         ROOT / "movielens_pipeline.py", *arguments],
         env=job_environment(), capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.thorough
+def test_a_standalone_cluster_gives_the_same_rows(cluster: Cluster, tmp_path: Path) -> None:
+    done = run_on(cluster, "--input_path", ROOT / "dataset", "--output_path", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
     # both workers ran an executor
     application = max(folder.name for folder in cluster.work.iterdir())
@@ -137,11 +145,7 @@ def test_a_standalone_cluster_gives_the_same_rows(cluster: Cluster, tmp_path: Pa
 @pytest.mark.thorough
 def test_a_cluster_that_does_not_see_this_machine_s_files_takes_no_archive(cluster: Cluster, tmp_path: Path) -> None:
     archive = generate(tmp_path, "--ratings", 9000, "--zip") / "movielens.zip"
-    done = subprocess.run(
-        ["spark-submit", "--master", cluster.url, "--conf", "spark.driver.host=127.0.0.1",
-         ROOT / "movielens_pipeline.py", "--input_path", archive, "--output_path", tmp_path / "out"],
-        env=job_environment(), capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    done = run_on(cluster, "--input_path", archive, "--output_path", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert done.stdout.splitlines()[-1] == (
         f"movielens_pipeline: error: {archive} would be unpacked on this machine, whose files the workers of the "

@@ -80,9 +80,10 @@ def test_buckets_of_movies_that_are_empty_or_hold_all_leave_the_best_in(
 
 
 def test_of_many_ratings_few_are_sorted(spark: Any) -> None:
-    # given users with a hundred ratings of all heights, and of one, and one with less than three
+    # given users with a hundred ratings of all heights, and of one, some minutes and centuries after the first of all
+    # times, and one with less than three
     varied = [(1, movie, 0.5 + movie % 10 / 2, 1000 * movie) for movie in range(100)]
-    equal = [(2, movie, 4.0, 1000 * movie) for movie in range(100)]
+    equal = [(2, movie, 4.0, 2**33 + 260 * movie) for movie in range(100)]
     few = [(3, movie, 4.0, movie) for movie in range(2)]
     frame = spark.createDataFrame([*varied, *equal, *few], contract.SCHEMAS["ratings"])
     left = transforms.possible_top_ratings(frame).collect()
