@@ -68,9 +68,10 @@ COPY scripts/spark-conf/ /opt/movielens/scripts/spark-conf/
 COPY scripts/entrypoint.sh scripts/common.sh scripts/upload_dataset.py /opt/movielens/scripts/
 COPY movielens/ /opt/movielens/movielens/
 COPY movielens_pipeline.py /opt/movielens/
-# A run of the job, of which the classes are kept that it loads: later runs need not load them one by one
+# A run of the job, of which the classes are kept that it loads: later runs need not load them one by one. Compiled by
+# the quick compiler alone, for nothing else of this run is kept.
 COPY dataset/*.dat /tmp/dataset/
-RUN KEEP_USER=yes CLASS_ARCHIVE=-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa \
+RUN KEEP_USER=yes CLASS_ARCHIVE='-XX:ArchiveClassesAtExit=/opt/movielens/spark.jsa -XX:TieredStopAtLevel=1' \
         /opt/movielens/scripts/entrypoint.sh --input_path /tmp/dataset --output_path /tmp/output \
     && test -s /opt/movielens/spark.jsa \
     && rm -rf /tmp/*

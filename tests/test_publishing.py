@@ -343,15 +343,19 @@ def test_a_journal_is_as_old_as_its_file(output_path: Path) -> None:
 def test_a_journal_whose_staged_files_are_gone_is_given_up(
     engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
 ) -> None:
-    # given a dead run's journal, and somebody who emptied the staging folder
+    # given a dead run's journal, a dataset that it had put in place, and somebody who emptied the staging folder
     old, new = two_inputs
     publish("sail", old, output_path)
     leave_unpublished(output_path, GONE)
+    (output_path / "_staging" / GONE / "ratings").rename(output_path / "ratings")
     staged, *_ = sorted((output_path / "_staging" / GONE / "movies").glob("*.parquet"))
     staged.unlink()
     said = publish(engine, new, output_path)
     assert f"{staged} is gone; run {GONE} was not published\n" in said
     assert_equal_by_check(new, output_path)
+    # then nothing of it is left
+    listed = {file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]}
+    assert {name for name in Disk(output_path).files() if not name.startswith("_")} == listed
 
 
 def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(

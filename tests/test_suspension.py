@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 
 from movielens import publishing
 from movielens.contract import PipelineError
-from movielens.publishing import Publication
+from movielens.publishing import Lease, Publication
 from movielens.storage import Storage
 from movielens.storage.disk import DiskStorage
 from movielens.storage.refusals import StorageError
 from tests import stress
-from tests.support.jobs import Publish
-from tests.support.journals import parsed
+from tests.support.jobs import ELSEWHERE, Publish
+from tests.support.journals import journal_at, parsed
 from tests.support.places import Disk, Place, Storages
 from tests.support.prepared import READING, Prepared, next_run
 from tests.support.results import DATASETS, visible_names
@@ -145,3 +146,96 @@ def test_a_folder_that_another_run_deleted_because_it_published_is_no_failure(
     run = Publication(StaleStorage(meanwhile), prepared.place.address, prepared.manifest["run_id"])
     run.publish(parsed(prepared.manifest))
     assert stress.assert_old_or_new(prepared.inputs, prepared.place) == "new"
+
+
+class MeanwhileDisk(DiskStorage):
+    """A disk on which something happens once, before an operation on what a path ends with."""
+
+    def __init__(self, operation: str, ending: str, meanwhile: Callable[[], None]) -> None:
+        happened = []
+
+        def run(path: str) -> Any:
+            if path.endswith(ending) and not happened:
+                happened.append(path)
+                meanwhile()
+            return getattr(DiskStorage, operation)(self, path)
+
+        setattr(self, operation, run)
+
+
+def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given two more results, that other runs have staged
+    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
+    later = []
+    for name in ("third", "fourth"):
+        publish("sail", prepared.old, tmp_path / name, "--max_rejects", 1)
+        later.append(parsed(prepared.stage(tmp_path / name)))
+    prepared.place.copy_of(prepared.template)
+    address, clock = prepared.place.address, [0.0]
+    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+
+    def meanwhile() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(publishing, "PATIENCE", -1.0)
+            assert next_run(prepared.storage, prepared.place).recover() is None
+        for manifest in later:
+            Publication(prepared.storage, address, manifest.run_id).publish(manifest)
+        clock[0] += SUSPENDED
+
+    run = Publication(MeanwhileDisk("read", "_history.jsonl", meanwhile), address, prepared.manifest["run_id"])
+    with pytest.raises(PipelineError, match=r"^another run took over, and another result stands there$"):
+        run.publish(parsed(prepared.manifest))
+    assert json.loads(prepared.place.read("_manifest.json") or b"")["run_id"] == later[-1].run_id
+
+
+def test_a_run_waits_for_who_took_over_while_the_earlier_result_still_stands(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a run with the highest id, and another that took over, and has done nothing more
+    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
+    staged = prepared.manifest["run_id"]
+    manifest = replace(parsed(prepared.manifest), run_id=f"2999{staged[4:]}")
+    (prepared.template / "_staging" / staged).rename(prepared.template / "_staging" / manifest.run_id)
+    prepared.place.copy_of(prepared.template)
+    clock, earlier = [0.0], prepared.place.read("_manifest.json")
+    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+    other = Publication(prepared.storage, prepared.place.address, ELSEWHERE)
+    leases = []
+
+    def take_over() -> None:
+        journal = other.state().journal
+        assert journal
+        leases.append(Lease(other, replace(journal, generation=journal.generation + 1, holder=other.run_id)))
+        clock[0] += SUSPENDED
+
+    def pause(_seconds: float) -> None:
+        assert prepared.place.read("_manifest.json") == earlier
+        other.finish(leases.pop())
+
+    monkeypatch.setattr(publishing.time, "sleep", pause)
+    run = Publication(MeanwhileDisk("read", "_history.jsonl", take_over), prepared.place.address, manifest.run_id)
+    # then it is the other who publishes, and success is said of it
+    run.publish(manifest)
+    assert not leases
+    assert stress.assert_old_or_new(prepared.inputs, prepared.place) == "new"
+
+
+def test_who_took_over_at_the_very_end_keeps_its_journal(publish: Publish, tmp_path: Path) -> None:
+    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
+    prepared.place.copy_of(prepared.template)
+    own = prepared.manifest["run_id"]
+    other = Publication(prepared.storage, prepared.place.address, ELSEWHERE)
+
+    def take_over() -> None:
+        journal = other.state().journal
+        assert journal
+        Lease(other, replace(journal, generation=journal.generation + 1, holder=other.run_id))
+
+    Publication(MeanwhileDisk("delete_folder", own, take_over), prepared.place.address, own).publish(
+        parsed(prepared.manifest)
+    )
+    found = journal_at(prepared.place)
+    assert found
+    assert found["holder"] == ELSEWHERE
