@@ -24,13 +24,16 @@ from tests.support.project import ROOT, copy_project
 
 # The tests that are to notice a fault in a room, the quickest to do so first
 TESTS = {
-    "contract": ["test_rooms", "test_data_processing", "test_data_loading", "test_rejects", "test_exceptions_handling"],
+    "contract": [
+        "test_rooms", "test_data_processing", "test_data_loading", "test_rejects", "test_exceptions_handling",
+        "test_docs",
+    ],
     "transforms": ["test_data_processing", "test_movie_statistics", "test_top_movies_per_user"],
     "formats": ["test_formats", "test_proof", "test_data_loading", "test_rejects"],
     "publishing": ["test_publishing", "test_suspension", "test_faults", "test_exceptions_handling"],
     "manifest": ["test_manifest", "test_publishing", "test_faults"],
     "runs": ["test_publishing"],
-}
+}  # fmt: skip
 # The tests that start no Spark, by their names
 EMBEDDED = "not spark and not s3a and not hdfs and not engines"
 # What makes no other program, for types are not looked at while the job runs; and what nobody writes by mistake: one of

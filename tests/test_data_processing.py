@@ -115,3 +115,9 @@ def test_whole_numbers_are_valid_up_to_the_limit_and_no_further(limit: int) -> N
     for number in numbers:
         assert bool(valid.fullmatch(str(number))) == (1 <= number <= limit), number
     assert not [text for text in ("", "01", "+1", " 1", "1 ", "1.0", "1e1") if valid.fullmatch(text)]
+
+
+def test_what_is_valid_keeps_all_the_rules_of_its_field() -> None:
+    for field in (*contract.RATING_FIELDS, *contract.MOVIE_FIELDS):
+        kept = {text for text in NUMBERS if all(re.fullmatch(rule, text) for rule, _ in field.rules)}
+        assert kept == {text for text in NUMBERS if re.fullmatch(field.valid, text)}, field.name
