@@ -26,7 +26,7 @@ from movielens import contract, publishing, runs, tables
 from movielens.contract import BusyError
 from movielens.engines.sail import Sail
 from movielens.history import HISTORY
-from movielens.manifest import Manifest
+from movielens.manifest import Journal, Manifest
 from movielens.runs import utc
 from movielens.storage.disk import DiskStorage
 from movielens.storage.refusals import StorageError
@@ -487,6 +487,27 @@ def test_a_run_elsewhere_on_a_machine_of_the_same_name_is_not_taken_for_dead(
     leave_unpublished(output_path, other, seconds_ago=1)
     status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
     assert (status, other in said) == (4, True)
+
+
+def test_who_publishes_renews_after_a_minute_and_is_taken_over_after_five(
+    output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a run elsewhere that is publishing
+    clock = [0.0]
+    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+    theirs, own = (publishing.Publication(DiskStorage(), str(output_path), run) for run in (ELSEWHERE, GONE))
+    manifest = Manifest(ELSEWHERE, "v", {}, "x", "2020-01-01T00:00:00Z", [], 0, {})
+    lease = publishing.Lease(theirs, Journal(1, ELSEWHERE, manifest, None, []))
+    for seconds, generation in ((59.5, 1), (60.5, 2)):
+        clock[0] = seconds
+        lease.check()
+        assert max(theirs.generations()) == generation
+    # then others give it five minutes more from when they see it
+    for seconds, may in ((0.0, False), (299.5, False), (300.5, True)):
+        clock[0] = 60.5 + seconds
+        state = own.state()
+        assert state.journal
+        assert own.may_take_over(state, state.journal) == may
 
 
 def test_a_process_id_that_is_used_again_does_not_keep_a_dead_run_alive(
