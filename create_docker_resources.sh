@@ -83,11 +83,17 @@ push_image() {
   password=$(ask ecr get-login-password)
   LOGGED_IN=${repository%%/*} # for finish, however this ends
   docker login --username AWS --password-stdin "${repository%%/*}" <<<"$password" >/dev/null ||
-    die 1 "docker login ${repository%%/*} failed, for the reason above"
+    fail_or_stop "docker login ${repository%%/*}"
   docker tag "$image" "$repository:$tag"
   say "pushing $repository:$tag"
-  docker push --quiet "$repository:$tag" >/dev/null || die 1 "docker push $repository:$tag failed, for the reason above"
+  docker push --quiet "$repository:$tag" >/dev/null || fail_or_stop "docker push $repository:$tag"
   docker rmi "$repository:$tag" >/dev/null
+}
+
+# fail_or_stop COMMAND: ends where a command of Docker has failed, or a signal has ended it.
+fail_or_stop() {
+  stop_where_asked
+  die 1 "$1 failed, for the reason above"
 }
 
 # finish: leaves no password of the registry, and says what AWS goes on with.

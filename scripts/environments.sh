@@ -131,6 +131,7 @@ make_class_archive() {
   lock "$CLASS_ARCHIVE"
   if [[ ! -e $CLASS_ARCHIVE ]]; then
     printf 'making %s, with which Spark takes two thirds of the time (once; half a minute)\n' "$CLASS_ARCHIVE" >&2
+    rm -f "$2/$3"-[0-9]*.jsa # that of a Java before this one
     output=$(mktemp -d)
     # compiled by the quick compiler alone, for of this run nothing but its classes is kept
     (become_spark_submit "$1" \

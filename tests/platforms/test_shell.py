@@ -259,6 +259,9 @@ def test_a_signal_while_the_archive_of_classes_is_made_leaves_nothing_behind(tmp
     (clone / ".venv-spark").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg", "requirements.installed"):
         (clone / ".venv-spark" / name).symlink_to(Path(sys.prefix).resolve() / name)
+    # but that of another Java, and that of runs with a store
+    for name in ("classes-11.0.2.jsa", "classes-s3-11.0.2.jsa"):
+        (clone / ".venv-spark" / name).touch()
     environment = job_environment()
     environment.pop("SPARK_CONF_DIR")
     process = subprocess.Popen(
@@ -271,11 +274,11 @@ def test_a_signal_while_the_archive_of_classes_is_made_leaves_nothing_behind(tmp
     # when the script alone is told to end
     process.terminate()
     process.communicate(timeout=60)
-    # then so does what it started, and no part of an archive stays
+    # then so does what it started, and no part of an archive stays, nor that which is of no use any more
     assert process.returncode == 143
     assert subprocess.run(["pgrep", "-f", f"^[^ ]*java .*{clone}"], capture_output=True, check=False).returncode == 1
     assert not list((clone / ".venv-spark").glob("*.part"))
-    assert not list((clone / ".venv-spark").glob("*.jsa"))
+    assert [file.name for file in (clone / ".venv-spark").glob("*.jsa")] == ["classes-s3-11.0.2.jsa"]
 
 
 @pytest.mark.parametrize("version", [None, "11.0.2", "1.8.0_292", "25.0.3"])
