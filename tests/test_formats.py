@@ -268,11 +268,14 @@ def test_a_header_in_the_middle_is_a_line_that_is_not_valid(
 def test_a_line_break_inside_quotes_spoils_no_other_line(
     engine: str, publish: Publish, tmp_path: Path, output_path: Path
 ) -> None:
-    movies = CSV_MOVIES + b'15,"Broken\r\nTitle, The (1990)",War\r\n16,Whole (1991),War\r\n'
+    # given lines of an even and of an odd number of characters
+    broken = b'15,"Broken\r\nTitle, The (1990)",War\r\n17,"Torn up\r\n'
+    movies = CSV_MOVIES + broken + b"16,Whole (1991),War\r\n"
     folder = write_csv(tmp_path / "in", movies=movies)
-    publish(engine, folder, output_path, "--max_rejects", 2)
+    publish(engine, folder, output_path, "--max_rejects", 3)
     assert rows_of(output_path, "rejects") == [
         ("movies", "quotes not balanced", '15,"Broken'),
+        ("movies", "quotes not balanced", '17,"Torn up'),
         ("movies", "quotes not balanced", 'Title, The (1990)",War'),
     ]
     assert rows_of(output_path, "movies") == [*MOVIES, (16, "Whole (1991)", "War")]

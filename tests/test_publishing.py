@@ -549,15 +549,17 @@ def test_where_there_is_no_proc_a_dead_process_is_known_all_the_same(monkeypatch
 def test_a_first_run_leaves_alone_what_somebody_keeps_in_the_folder_of_a_dataset(
     engine: str, run_main: Main, input_path: Path, place: Place
 ) -> None:
-    # given Parquet of somebody else below the name of a dataset
-    place.write("movies/year=2020/theirs.parquet", b"theirs")
+    # given Parquet of somebody else below the names of datasets
+    theirs = {"movies/year=2020/theirs.parquet", "ratings/theirs.parquet"}
+    for name in theirs:
+        place.write(name, b"theirs")
     status, said = run_main(engine, "--input_path", input_path, "--output_path", place.address)
     assert status == 2
     assert said.splitlines()[-1] == (
         f"movielens_pipeline: error: {place.address}/movies/year=2020/theirs.parquet is not of this job: "
         "move it away, or choose another --output_path"
     )
-    assert place.files() == {"movies/year=2020/theirs.parquet"}
+    assert place.files() == theirs
 
 
 def test_a_manifest_that_somebody_deleted_is_put_back_by_the_next_run(

@@ -32,7 +32,7 @@ class Hdfs:
     def __init__(self, folder: Path) -> None:
         assert HDFS_JARS.is_dir(), "run_tests.sh gets the jars of HDFS"
         [py4j] = SPARK_JARS.glob("py4j-*.jar")
-        self.log = (folder / "hdfs.log").open("wb")
+        self.log = (folder / "hdfs.log").open("w", buffering=1)
         port, token, self.process = launch_gateway(
             jarpath=str(py4j),
             classpath=f"{HDFS_JARS}/*:{SPARK_JARS}/*",
