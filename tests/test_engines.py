@@ -8,16 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from check_local_results import COLUMNS
 from movielens import contract
 from tests.support.inputs import generate, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import JAVA_OPTIONS, Publish, job_environment, run_job
+from tests.support.jobs import JAVA_OPTIONS, Publish, job_environment
 from tests.support.project import ROOT
 from tests.support.results import assert_equal_by_check, rows_of
 
@@ -42,12 +42,15 @@ def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tm
     assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
 
 
-@pytest.mark.thorough
-def test_each_dataset_is_a_handful_of_files(engine: str, tmp_path: Path) -> None:
+def test_each_dataset_is_a_handful_of_files(
+    engine: str, use_engine: Callable[[str], Any], publish: Publish, tmp_path: Path
+) -> None:
     # given Spark's own setting, by which each shuffle ends in 200 parts
-    environment = {name: value for name, value in job_environment().items() if name != "SPARK_CONF_DIR"}
-    done = run_job(engine, "--input_path", ROOT / "dataset", "--output_path", tmp_path, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    session, setting = use_engine(engine), "spark.sql.shuffle.partitions"
+    before = session.conf.get(setting, None)
+    session.conf.set(setting, "200")
+    publish(engine, ROOT / "dataset", tmp_path)
+    session.conf.set(setting, before) if before else session.conf.unset(setting)
     # then none of them is a file
     files = {name: len(list((tmp_path / name).glob("*.parquet"))) for name in COLUMNS}
     assert all(1 <= number <= 8 for number in files.values()), files
