@@ -43,6 +43,8 @@ IGNORED = [
     r"core/ReplaceBinaryOperator_.*_(RShift|LShift|BitXor|BitOr|BitAnd|Pow|Mod|FloorDiv)",
     r"core/ReplaceComparisonOperator_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)",
 ]
+# What tells readers and the type checker something, and changes nothing while the job runs as it does
+FOR_READERS = {"core/AddNot": r"if TYPE_CHECKING:", "core/ReplaceTrueWithFalse": r"\b(frozen|strict)=True\b"}
 SECONDS_FOR_A_FAULT = 240.0  # some faults make a run wait for another, which is a sign
 
 
@@ -70,18 +72,26 @@ def write_configuration(copy: Path, room: str) -> None:
     (copy / "mutation.toml").write_text("\n".join(lines) + "\n")
 
 
-def keep_sample(session: Path, share: float, seed: int) -> None:
+def is_for_readers(copy: Path, module: str, row: int, operator: str) -> bool:
+    """Whether a fault is one of FOR_READERS."""
+    line = (copy / module).read_text().splitlines()[row - 1]
+    return operator in FOR_READERS and re.search(FOR_READERS[operator], line) is not None
+
+
+def keep_sample(copy: Path, session: str, share: float, seed: int) -> None:
     """Has a session forget all its faults but a share of them, chosen by chance."""
-    pending = "SELECT job_id FROM mutation_specs WHERE job_id NOT IN (SELECT job_id FROM work_results)"
-    with closing(sqlite3.connect(session)) as database, database:
-        found = database.execute(
-            f"{pending} ORDER BY module_path, start_pos_row, start_pos_col, operator_name, occurrence"
-        )
-        faults = [fault for (fault,) in found]
+    pending = """
+        SELECT job_id, module_path, start_pos_row, operator_name FROM mutation_specs
+        WHERE job_id NOT IN (SELECT job_id FROM work_results)
+        ORDER BY module_path, start_pos_row, start_pos_col, operator_name, occurrence
+    """
+    with closing(sqlite3.connect(copy / session)) as database, database:
+        found = database.execute(pending).fetchall()
+        faults = [fault for fault, *where in found if not is_for_readers(copy, *where)]
         kept = set(random.Random(seed).sample(faults, round(share * len(faults))))
         for table in ("mutation_specs", "work_items"):
             database.executemany(
-                f"DELETE FROM {table} WHERE job_id = ?", [(fault,) for fault in faults if fault not in kept]
+                f"DELETE FROM {table} WHERE job_id = ?", [(fault,) for fault, *_ in found if fault not in kept]
             )
 
 
@@ -100,7 +110,7 @@ def survivors(copy: Path, room: str, share: float, seed: int) -> tuple[int, list
     session = f"{room}.sqlite"
     call("cosmic-ray", "init", "mutation.toml", session)
     call("cr-filter-operators", session, "mutation.toml")
-    keep_sample(copy / session, share, seed)
+    keep_sample(copy, session, share, seed)
     call("cosmic-ray", "baseline", "mutation.toml")
     call("cosmic-ray", "exec", "mutation.toml", session, quiet=False)
     report = call("cr-report", "--show-diff", session)
