@@ -71,12 +71,18 @@ def command(engine: str, slow: Path | None, *arguments: object) -> list[str]:
 
 
 def start(engine: str, slow: Path | None, input_path: Path, place: Place) -> subprocess.Popen[bytes]:
-    """Starts a run in a process group of its own."""
-    return subprocess.Popen(
-        command(engine, slow, "--input_path", input_path, "--output_path", place.address),
-        env={**job_environment(), "PYTHONPATH": str(ROOT)},
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    """Starts a run in a process group of its own; what it says is added to a file beside its input."""
+    with said_beside(input_path).open("ab") as said:
+        return subprocess.Popen(
+            command(engine, slow, "--input_path", input_path, "--output_path", place.address),
+            env={**job_environment(), "PYTHONPATH": str(ROOT)},
+            start_new_session=True, stdout=said, stderr=said,
+        )  # fmt: skip
+
+
+def said_beside(input_path: Path) -> Path:
+    """The file of what the runs said."""
+    return input_path.parent / "runs.log"
 
 
 def is_result_of(input_path: Path, output_path: Path) -> bool:
@@ -179,7 +185,7 @@ def race_once(engine: str, inputs: list[Path], place: Place) -> None:
     """Two runs at once: each publishes or finds the output busy, and one whole result stands."""
     running = [start(engine, None, folder, place) for folder in inputs]
     statuses = [process.wait(timeout=300) for process in running]
-    assert set(statuses) <= {0, contract.EXIT_BUSY}, statuses
+    assert set(statuses) <= {0, contract.EXIT_BUSY}, (statuses, said_beside(inputs[0]).read_text()[-4000:])
     assert assert_old_or_new(inputs, place) in {folder.name for folder in inputs}
 
 

@@ -489,3 +489,21 @@ def test_an_engine_that_dies_is_said_soon(input_path: Path, output_path: Path) -
 def test_a_message_that_merely_holds_a_path_is_not_about_the_input(said: str, input_path: str) -> None:
     for writing in (False, True):
         assert explained(said, input_path, "/data/Permission denied/out", writing=writing) is None
+
+
+def test_a_namenode_that_stops_answering_in_the_middle_is_said() -> None:
+    # given what Spark hands on after two minutes
+    said = """An error occurred while calling o121.parquet.
+: java.net.SocketTimeoutException: Call From here/127.0.0.1 to namenode:8020 failed on socket timeout exception: \
+java.net.SocketTimeoutException: 60000 millis timeout while waiting for channel to be ready for read. \
+ch : java.nio.channels.SocketChannel[connected local=/127.0.0.1:34970 remote=namenode/127.0.0.1:8020]; \
+For more details see:  http://wiki.apache.org/hadoop/SocketTimeout
+\tat org.apache.hadoop.ipc.Client.call(Client.java:1529)
+"""
+    found = explained(said, "/data/in", "hdfs://namenode:8020/out", writing=True)
+    assert found is not None
+    assert (found.status, str(found)) == (
+        1,
+        "hdfs://namenode:8020/out: the store cannot be reached; check the network, and that a namenode runs at that "
+        "address",
+    )

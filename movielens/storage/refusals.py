@@ -67,6 +67,7 @@ SIGNS = (
     ("error sending request", UNREACHABLE),
     ("Unable to execute HTTP request", UNREACHABLE),
     ("timed out", UNREACHABLE),
+    ("(Socket|Connect)TimeoutException", UNREACHABLE),
     ("Service Unavailable", OVERLOADED),
     ("[Cc]ode: 50[0-4]", OVERLOADED),
     ("SafeModeException", SAFE_MODE),

@@ -36,7 +36,7 @@ class Hdfs:
         port, token, self.process = launch_gateway(
             jarpath=str(py4j),
             classpath=f"{HDFS_JARS}/*:{SPARK_JARS}/*",
-            javaopts=[*JAVA_OPTIONS.split(), "-Xmx256m"],
+            javaopts=[*JAVA_OPTIONS.split(), "-Xmx1g"],
             java_path=str(Path(os.environ["JAVA_HOME"], "bin", "java")) if os.environ.get("JAVA_HOME") else "java",
             die_on_exit=True, enable_auth=True, return_proc=True, redirect_stdout=self.log, redirect_stderr=self.log,
         )  # fmt: skip
