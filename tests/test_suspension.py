@@ -12,6 +12,7 @@ import pytest
 
 from movielens import publishing
 from movielens.contract import PipelineError
+from movielens.manifest import Manifest
 from movielens.publishing import Lease, Publication
 from movielens.storage import Storage
 from movielens.storage.disk import DiskStorage
@@ -163,11 +164,21 @@ class MeanwhileDisk(DiskStorage):
         setattr(self, operation, run)
 
 
+def with_the_highest_id(prepared: Prepared) -> Manifest:
+    """The manifest of what is staged, as of a run whose id is above all others."""
+    staged = prepared.manifest["run_id"]
+    manifest = replace(parsed(prepared.manifest), run_id=f"2999{staged[4:]}")
+    (prepared.template / "_staging" / staged).rename(prepared.template / "_staging" / manifest.run_id)
+    return manifest
+
+
+@pytest.mark.parametrize("has_highest_id", [False, True])
 def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_highest_id: bool
 ) -> None:
     # given two more results, that other runs have staged
     prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
+    own = with_the_highest_id(prepared) if has_highest_id else parsed(prepared.manifest)
     later = []
     for name in ("third", "fourth"):
         publish("sail", prepared.old, tmp_path / name, "--max_rejects", 1)
@@ -184,9 +195,9 @@ def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
             Publication(prepared.storage, address, manifest.run_id).publish(manifest)
         clock[0] += SUSPENDED
 
-    run = Publication(MeanwhileDisk("read", "_history.jsonl", meanwhile), address, prepared.manifest["run_id"])
+    run = Publication(MeanwhileDisk("read", "_history.jsonl", meanwhile), address, own.run_id)
     with pytest.raises(PipelineError, match=r"^another run took over, and another result stands there$"):
-        run.publish(parsed(prepared.manifest))
+        run.publish(own)
     assert json.loads(prepared.place.read("_manifest.json") or b"")["run_id"] == later[-1].run_id
 
 
@@ -195,9 +206,7 @@ def test_a_run_waits_for_who_took_over_while_the_earlier_result_still_stands(
 ) -> None:
     # given a run with the highest id, and another that took over, and has done nothing more
     prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
-    staged = prepared.manifest["run_id"]
-    manifest = replace(parsed(prepared.manifest), run_id=f"2999{staged[4:]}")
-    (prepared.template / "_staging" / staged).rename(prepared.template / "_staging" / manifest.run_id)
+    manifest = with_the_highest_id(prepared)
     prepared.place.copy_of(prepared.template)
     clock, earlier = [0.0], prepared.place.read("_manifest.json")
     monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
