@@ -491,15 +491,21 @@ def test_a_message_that_merely_holds_a_path_is_not_about_the_input(said: str, in
         assert explained(said, input_path, "/data/Permission denied/out", writing=writing) is None
 
 
-def test_a_namenode_that_stops_answering_in_the_middle_is_said() -> None:
-    # given what Spark hands on after two minutes
-    said = """An error occurred while calling o121.parquet.
-: java.net.SocketTimeoutException: Call From here/127.0.0.1 to namenode:8020 failed on socket timeout exception: \
-java.net.SocketTimeoutException: 60000 millis timeout while waiting for channel to be ready for read. \
-ch : java.nio.channels.SocketChannel[connected local=/127.0.0.1:34970 remote=namenode/127.0.0.1:8020]; \
-For more details see:  http://wiki.apache.org/hadoop/SocketTimeout
-\tat org.apache.hadoop.ipc.Client.call(Client.java:1529)
-"""
+@pytest.mark.parametrize(
+    "said",
+    [
+        "java.net.SocketTimeoutException: Call From here/127.0.0.1 to namenode:8020 failed on socket timeout "
+        "exception: java.net.SocketTimeoutException: 60000 millis timeout while waiting for channel to be ready for "
+        "read. ch : java.nio.channels.SocketChannel[connected local=/127.0.0.1:34970 remote=namenode/127.0.0.1:8020]; "
+        "For more details see:  http://wiki.apache.org/hadoop/SocketTimeout",
+        'java.io.EOFException: End of File Exception between local host is: "here/127.0.0.1"; destination host is: '
+        '"namenode":8020; : java.io.EOFException; For more details see:  http://wiki.apache.org/hadoop/EOFException',
+    ],
+    ids=["suspended", "killed"],
+)
+def test_a_namenode_that_ends_or_answers_no_more_in_the_middle_is_said(said: str) -> None:
+    # given what Spark hands on
+    said = f"An error occurred while calling o121.parquet.\n: {said}\n\tat org.apache.hadoop.ipc.Client.call(Client)"
     found = explained(said, "/data/in", "hdfs://namenode:8020/out", writing=True)
     assert found is not None
     assert (found.status, str(found)) == (

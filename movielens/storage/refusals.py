@@ -68,6 +68,7 @@ SIGNS = (
     ("Unable to execute HTTP request", UNREACHABLE),
     ("timed out", UNREACHABLE),
     ("(Socket|Connect)TimeoutException", UNREACHABLE),
+    ("End of File Exception between", UNREACHABLE),
     ("Service Unavailable", OVERLOADED),
     ("[Cc]ode: 50[0-4]", OVERLOADED),
     ("SafeModeException", SAFE_MODE),
