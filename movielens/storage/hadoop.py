@@ -170,7 +170,8 @@ class HadoopStorage:
                 stream.write(content)
                 stream.close()
             except Exception as error:
-                if is_java(error, *THERE_ALREADY):
+                # not found: whoever took over deleted it while it was being written
+                if is_java(error, *THERE_ALREADY, "FileNotFoundException"):
                     return False
                 raise
         return True
