@@ -42,6 +42,7 @@ def test_the_order_and_the_parts_of_the_input_do_not_matter(publish: Publish, tm
     assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
 
 
+@pytest.mark.thorough
 def test_each_dataset_is_a_handful_of_files(
     engine: str, use_engine: Callable[[str], Any], publish: Publish, tmp_path: Path
 ) -> None:
@@ -49,8 +50,10 @@ def test_each_dataset_is_a_handful_of_files(
     session, setting = use_engine(engine), "spark.sql.shuffle.partitions"
     before = session.conf.get(setting, None)
     session.conf.set(setting, "200")
-    publish(engine, ROOT / "dataset", tmp_path)
-    session.conf.set(setting, before) if before else session.conf.unset(setting)
+    try:
+        publish(engine, ROOT / "dataset", tmp_path)
+    finally:
+        session.conf.set(setting, before) if before else session.conf.unset(setting)
     # then none of them is a file
     files = {name: len(list((tmp_path / name).glob("*.parquet"))) for name in COLUMNS}
     assert all(1 <= number <= 8 for number in files.values()), files

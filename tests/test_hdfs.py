@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from check_local_results import main as check_main
 from movielens import run, tables
 from movielens.history import HISTORY
+from movielens.storage.hadoop import HadoopStorage
 from tests.support.hdfs import Hdfs
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import Main, Publish
@@ -148,6 +150,34 @@ def test_what_hdfs_refuses_is_said_and_leaves_the_earlier_result(
     # then the next run finds what it needs
     publish("spark", other, hdfs_path.address)
     assert_equal_by_check(other, hdfs_path.snapshot())
+
+
+class Deleting:
+    """The file system of Java, or what it is to create a file with: one that is created is deleted at once."""
+
+    def __init__(self, java: Any, delete: Callable[[], object]) -> None:
+        self.java, self.delete = java, delete
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: object) -> Any:
+            answer = getattr(self.java, name)(*arguments)
+            if name == "build":
+                self.delete()
+            return Deleting(answer, self.delete) if name in {"createFile", "overwrite", "recursive"} else answer
+
+        return call
+
+
+def test_a_file_that_another_deletes_while_it_is_written_is_not_created(
+    use_engine: Callable[[str], Any], hdfs_path: HdfsFolder
+) -> None:
+    # given one that stays away from its journal for so long that another takes over
+    file = f"{hdfs_path.address}/_journal/1.json"
+    storage = HadoopStorage(use_engine("spark"), file)
+    plain = storage.fs
+    storage.fs = Deleting(plain, lambda: plain.delete(storage.path(file), False))
+    assert not storage.create(file, b"{}")
+    assert storage.read(file) is None
 
 
 def test_the_check_says_how_a_result_on_hdfs_is_compared(capsys: pytest.CaptureFixture[str], input_path: Path) -> None:

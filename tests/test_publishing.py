@@ -34,7 +34,7 @@ from tests import stress
 from tests.support.golden import assert_golden
 from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, job_command, job_environment, run_job
-from tests.support.journals import generations, is_publishing, write_journal
+from tests.support.journals import generations, is_publishing, parsed, write_journal
 from tests.support.places import Disk, Place, Storages
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, rows_of, visible_names
@@ -55,6 +55,12 @@ def leave_unpublished(output_path: Path, run_id: str, seconds_ago: float = 0.0) 
     (output_path / "_manifest.json").unlink()
     journal = output_path / write_journal(Disk(output_path), manifest)
     os.utime(journal, (time.time() - seconds_ago,) * 2)
+
+
+def assert_nothing_beside(output_path: Path) -> None:
+    """In the folders of the datasets are the files that the manifest lists, and no others."""
+    found = {name for name in Disk(output_path).files() if not name.startswith("_")}
+    assert found == parsed(manifest_of(output_path)).files
 
 
 def now() -> datetime:
@@ -354,8 +360,7 @@ def test_a_journal_whose_staged_files_are_gone_is_given_up(
     assert f"{staged} is gone; run {GONE} was not published\n" in said
     assert_equal_by_check(new, output_path)
     # then nothing of it is left
-    listed = {file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]}
-    assert {name for name in Disk(output_path).files() if not name.startswith("_")} == listed
+    assert_nothing_beside(output_path)
 
 
 def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
@@ -592,8 +597,7 @@ def test_a_staged_file_lost_while_publishing_leaves_the_earlier_result(
     assert status == 1
     assert re.search(r"error: \S+/ratings/\S+ is gone; nothing was published$", said)
     assert_equal_by_check(old, output_path)
-    listed = {file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]}
-    assert {name for name in Disk(output_path).files() if not name.startswith("_")} == listed
+    assert_nothing_beside(output_path)
 
 
 class PrivateHistory(DiskStorage):

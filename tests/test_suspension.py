@@ -59,25 +59,44 @@ def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, s
     return Prepared(storage, place, tmp_path, publish)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock by which leases are fresh, to be put forward."""
+    seconds = [0.0]
+    monkeypatch.setattr(publishing, "elapsed", lambda: seconds[0])
+    return seconds
+
+
+def recover_by_another(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run finishes what it finds, for who was publishing gave no sign of life for too long."""
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "PATIENCE", -1.0)
+        assert next_run(prepared.storage, prepared.place).recover() is None
+
+
+def take_over(other: Publication) -> Lease:
+    """Another run takes over, and does nothing more."""
+    journal = other.state().journal
+    assert journal
+    return Lease(other, replace(journal, generation=journal.generation + 1, holder=other.run_id))
+
+
 def assert_whole(place: Place) -> None:
     """While a manifest stands, every file that it lists is there, before and after the look."""
     before = place.read("_manifest.json")
     if before:
-        listed = {file for entry in json.loads(before)["datasets"].values() for file in entry["files"]}
-        assert not place.missing(listed)
+        assert not place.missing(set(Manifest.from_json(before).files))
 
 
 @pytest.mark.parametrize("others", ["take_over", "take_over_and_publish"])
 def test_a_run_suspended_before_any_step_does_no_harm_when_it_goes_on(
     prepared: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str,
-    capfd: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str], clock: list[float],
 ) -> None:  # fmt: skip
     # given a third result, that another run has staged
     publish("sail", prepared.old, tmp_path / "third", "--max_rejects", 1)
     third = prepared.stage(tmp_path / "third")
     place, own = prepared.place, prepared.manifest["run_id"]
-    clock = [0.0]
-    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
 
     def meanwhile() -> None:
         # no sign of life for so long that another run takes over what it finds
@@ -131,17 +150,13 @@ class StaleStorage(DiskStorage):
 
 
 def test_a_folder_that_another_run_deleted_because_it_published_is_no_failure(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
     prepared.place.copy_of(prepared.template)
-    clock = [0.0]
-    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
 
     def meanwhile() -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(publishing, "PATIENCE", -1.0)
-            assert next_run(prepared.storage, prepared.place).recover() is None
+        recover_by_another(prepared, monkeypatch)
         clock[0] += SUSPENDED
 
     run = Publication(StaleStorage(meanwhile), prepared.place.address, prepared.manifest["run_id"])
@@ -152,7 +167,7 @@ def test_a_folder_that_another_run_deleted_because_it_published_is_no_failure(
 class MeanwhileDisk(DiskStorage):
     """A disk on which something happens once, before an operation on what a path ends with."""
 
-    def __init__(self, operation: str, ending: str, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, operation: str, ending: str, meanwhile: Callable[[], object]) -> None:
         happened = []
 
         def run(path: str) -> Any:
@@ -174,7 +189,7 @@ def with_the_highest_id(prepared: Prepared) -> Manifest:
 
 @pytest.mark.parametrize("has_highest_id", [False, True])
 def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_highest_id: bool
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float], *, has_highest_id: bool
 ) -> None:
     # given two more results, that other runs have staged
     prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
@@ -184,13 +199,10 @@ def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
         publish("sail", prepared.old, tmp_path / name, "--max_rejects", 1)
         later.append(parsed(prepared.stage(tmp_path / name)))
     prepared.place.copy_of(prepared.template)
-    address, clock = prepared.place.address, [0.0]
-    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+    address = prepared.place.address
 
     def meanwhile() -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(publishing, "PATIENCE", -1.0)
-            assert next_run(prepared.storage, prepared.place).recover() is None
+        recover_by_another(prepared, monkeypatch)
         for manifest in later:
             Publication(prepared.storage, address, manifest.run_id).publish(manifest)
         clock[0] += SUSPENDED
@@ -202,21 +214,18 @@ def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
 
 
 def test_a_run_waits_for_who_took_over_while_the_earlier_result_still_stands(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     # given a run with the highest id, and another that took over, and has done nothing more
     prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
     manifest = with_the_highest_id(prepared)
     prepared.place.copy_of(prepared.template)
-    clock, earlier = [0.0], prepared.place.read("_manifest.json")
-    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
+    earlier = prepared.place.read("_manifest.json")
     other = Publication(prepared.storage, prepared.place.address, ELSEWHERE)
     leases = []
 
-    def take_over() -> None:
-        journal = other.state().journal
-        assert journal
-        leases.append(Lease(other, replace(journal, generation=journal.generation + 1, holder=other.run_id)))
+    def meanwhile() -> None:
+        leases.append(take_over(other))
         clock[0] += SUSPENDED
 
     def pause(_seconds: float) -> None:
@@ -224,7 +233,7 @@ def test_a_run_waits_for_who_took_over_while_the_earlier_result_still_stands(
         other.finish(leases.pop())
 
     monkeypatch.setattr(publishing.time, "sleep", pause)
-    run = Publication(MeanwhileDisk("read", "_history.jsonl", take_over), prepared.place.address, manifest.run_id)
+    run = Publication(MeanwhileDisk("read", "_history.jsonl", meanwhile), prepared.place.address, manifest.run_id)
     # then it is the other who publishes, and success is said of it
     run.publish(manifest)
     assert not leases
@@ -236,15 +245,8 @@ def test_who_took_over_at_the_very_end_keeps_its_journal(publish: Publish, tmp_p
     prepared.place.copy_of(prepared.template)
     own = prepared.manifest["run_id"]
     other = Publication(prepared.storage, prepared.place.address, ELSEWHERE)
-
-    def take_over() -> None:
-        journal = other.state().journal
-        assert journal
-        Lease(other, replace(journal, generation=journal.generation + 1, holder=other.run_id))
-
-    Publication(MeanwhileDisk("delete_folder", own, take_over), prepared.place.address, own).publish(
-        parsed(prepared.manifest)
-    )
+    disk = MeanwhileDisk("delete_folder", own, lambda: take_over(other))
+    Publication(disk, prepared.place.address, own).publish(parsed(prepared.manifest))
     found = journal_at(prepared.place)
     assert found
     assert found["holder"] == ELSEWHERE

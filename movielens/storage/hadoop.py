@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("movielens_pipeline")
 
-# What S3A and HDFS raise where a file is to be created that is there already, or that another is just creating
-THERE_ALREADY = (
+# What S3A and HDFS raise where a file is to be created that is there already, or that another is just creating, or that
+# another deleted before it was whole
+NOT_CREATED = (
     "FileAlreadyExistsException",
     "RemoteFileChangedException",
     "AlreadyBeingCreatedException",
     "RecoveryInProgressException",
+    "FileNotFoundException",
 )
 
 
@@ -170,8 +172,7 @@ class HadoopStorage:
                 stream.write(content)
                 stream.close()
             except Exception as error:
-                # not found: whoever took over deleted it while it was being written
-                if is_java(error, *THERE_ALREADY, "FileNotFoundException"):
+                if is_java(error, *NOT_CREATED):
                     return False
                 raise
         return True
