@@ -1,12 +1,13 @@
 """What engines raise, turned into what the person who runs the job can act on.
 
-Stores and disks translate what they refuse themselves; engines hand on text. What it means depends on what was being
-done: a message is about the input where only the input was read.
+Stores and disks translate what they refuse themselves; engines hand on text, about the input, the output or their own
+temporary files.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 import urllib.parse
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHARACTERS_OF_DETAIL = 200
+TEMPORARY_FILES = "<temporary>"
 
 ENGINE_GONE = (
     "RETRIES_EXCEEDED",
@@ -35,23 +37,22 @@ OUT_OF_MEMORY = (
     "Failed to allocate",
     "Cannot allocate memory",
 )
-UNWRITABLE = (
-    "Unable to create dir",
-    "Mkdirs failed",
-    "<output>/_",
+TOO_MANY_FILES = ("Too many open files",)
+GONE = (
+    "FAILED_READ_FILE",
+    "FileNotFoundException",
+    "NoSuchFileException",
+    "FileNotFoundError",
+    "PATH_NOT_FOUND",
+    "No such file",
+    r"Object .*not found",
 )
-UNREADABLE = (
+DAMAGED = (
     "gzip",
     "deflate",
     "(?i)bzip2?",
     "unexpected end of file",
     "Unexpected end of input",
-    "FAILED_READ_FILE",
-    "FileNotFoundException",
-    "FileNotFoundError",
-    "PATH_NOT_FOUND",
-    "No such file",
-    r"Object .*not found",
 )
 REFUSED = (
     "Permission denied",
@@ -59,28 +60,37 @@ REFUSED = (
     "Not a directory",
     "File exists",
 )
+UNWRITABLE = (
+    "Unable to create dir",
+    "Mkdirs failed",
+    "<output>/_",
+    *REFUSED,
+)
+# Where Java was when it failed: in the client of HDFS, or in one of S3
+OF_HDFS = (r"org\.apache\.hadoop\.(ipc|hdfs)\.",)
+OF_S3 = ("(?i)s3a", "awssdk")
 
 
 @contextmanager
-def explaining(input_path: str, output: str, *, writing: bool) -> Iterator[None]:
-    """Turns what an engine raises into a PipelineError where it is expected to happen; a bug passes as it is.
+def explaining(input_path: str, output: str) -> Iterator[None]:
+    """Turns what an engine raises that reads and writes into a PipelineError where it is expected to happen.
 
-    With `writing` the engine may have been about the output as well as about the input.
+    A bug passes as it is.
     """
     try:
         yield
     except PipelineError:
         raise
     except Exception as error:
-        expected = explained(str(error), input_path, output, writing=writing)
+        expected = explained(str(error), input_path, output)
         if expected is None:
             raise
         raise expected from error
 
 
-def explained(said: str, input_path: str, output: str, *, writing: bool) -> PipelineError | None:
+def explained(said: str, input_path: str, output: str) -> PipelineError | None:
     """The expected failure that the words of an engine tell of; None where they tell of none."""
-    signs = without_paths(said, input_path, output)
+    signs = without_paths(said, {output: "<output>", input_path: "<input>", tempfile.gettempdir(): TEMPORARY_FILES})
     if tells_of(ENGINE_GONE, signs):
         return PipelineError(
             "the engine ended while it worked: look whether it was killed, or the memory was not enough"
@@ -92,26 +102,45 @@ def explained(said: str, input_path: str, output: str, *, writing: bool) -> Pipe
             "out of memory; for the sail engine SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE sets more bytes, "
             "for spark --driver-memory"
         )
-    about_output = writing and tells_of(UNWRITABLE, signs)
-    places = [output] if about_output else [input_path, output] if writing else [input_path]
-    return refused(signs, places, input_path) or inaccessible(signs, places, input_path, detail_of(said))
+    if tells_of(TOO_MANY_FILES, signs):
+        return PipelineError("too many open files: allow this process more of them (ulimit -n)")
+    place, detail = place_of(signs, input_path, output), detail_of(said)
+    if place == TEMPORARY_FILES and tells_of(GONE, signs):
+        return PipelineError(f"temporary files went away while they were needed: {detail}")
+    return refused(signs, place, input_path, output) or inaccessible(signs, place, input_path, output, detail)
 
 
-def refused(signs: str, places: list[str], input_path: str) -> PipelineError | None:
-    """The refusal of the store that the first place in a store is in; None where it is no refusal."""
-    store = next((place for place in places if not is_local(place)), None)
+def place_of(signs: str, input_path: str, output: str) -> str | None:
+    """What a failure is about: the input, the output or temporary files; None where that is not told.
+
+    That is the last that is named, for causes are told after what they lead to, or else the one that is in the kind of
+    store that failed.
+    """
+    named = re.findall(r"<(input|output|temporary)>|\bblockmgr-[0-9a-f]{8}-", signs)
+    if named:
+        return {"input": input_path, "output": output}.get(named[-1], TEMPORARY_FILES)
+    stores = [place for place in (input_path, output) if not is_local(place)]
+    if len(stores) > 1:
+        of_hdfs, of_s3 = tells_of(OF_HDFS, signs), tells_of(OF_S3, signs)
+        stores = [place for place in stores if (of_hdfs if place.startswith("hdfs:") else of_s3)]
+    return stores[0] if len(stores) == 1 else None
+
+
+def refused(signs: str, place: str | None, input_path: str, output: str) -> PipelineError | None:
+    """The refusal of a store, of the output's where it is not told of which; None where it is none."""
+    store = next((one for one in (place, output, input_path) if one and not is_local(one)), None)
     meaning = meaning_of(signs, store) if store else None
     if meaning is None:
         return None
     return (BadInputError if store == input_path else PipelineError)(f"{store}: {meaning}")
 
 
-def inaccessible(signs: str, places: list[str], input_path: str, detail: str) -> PipelineError | None:
-    """The input that cannot be read, or else the last of the places, that cannot be written."""
-    *_, output = places
-    if input_path in places and tells_of(UNREADABLE if input_path != output else UNREADABLE + REFUSED, signs):
+def inaccessible(signs: str, place: str | None, input_path: str, output: str, detail: str) -> PipelineError | None:
+    """The input that cannot be read, or the output that cannot be written; None where neither is told."""
+    of_input = {input_path: GONE + DAMAGED + REFUSED, None: DAMAGED}.get(place, ())
+    if tells_of(of_input, signs):
         return BadInputError(f"{input_path} cannot be read: {detail}")
-    if input_path not in places or tells_of(REFUSED, signs):
+    if place != input_path and tells_of(UNWRITABLE, signs):
         return PipelineError(f"{output} cannot be written: {detail}")
     return None
 
@@ -121,9 +150,9 @@ def tells_of(signs: tuple[str, ...], said: str) -> bool:
     return any(re.search(sign, said) for sign in signs)
 
 
-def without_paths(said: str, input_path: str, output: str) -> str:
-    """What was said, without words that are there only because they are in the paths of the run."""
-    for path, name in ((output, "<output>"), (input_path, "<input>")):
+def without_paths(said: str, names: dict[str, str]) -> str:
+    """What was said, with names in place of paths, of which words are no signs."""
+    for path, name in names.items():
         for form in forms_of(path):
             said = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w.-])", name, said)
     return said

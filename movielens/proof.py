@@ -139,12 +139,11 @@ class Proof:
 
     def check_lines(self, name: str, rows: int) -> str:
         """A text whose lines were judged: each is a row or a reject."""
-        file = self.release.format.files[name]
-        if not rows:
-            raise BadInputError(f"{join(self.input_path, file)} has no valid line")
-        lines, rejects = self.lines_of(name), self.rejects.get(name, 0)
+        file, lines, rejects = self.release.format.files[name], self.lines_of(name), self.rejects.get(name, 0)
         if lines != rows + rejects:
             raise PipelineError(f"{file} has {lines:,} lines, but {rows:,} rows and {rejects:,} rejects came of them")
+        if not rows:
+            raise BadInputError(f"{join(self.input_path, file)} has no valid line")
         return f"{' and ' + count_of(rejects, 'reject') if rejects else ''}, all of {lines:,} lines accounted for"
 
     def lines_of(self, name: str) -> int:

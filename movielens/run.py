@@ -113,7 +113,7 @@ def published(
     with discarded_on_failure(publication):
         with unchanged(spark, release, arguments.input_path):
             rows = make_datasets(spark, release, arguments, publication.staging, job, summary)
-        with explaining(arguments.input_path, arguments.output_path, writing=True):
+        with explaining(arguments.input_path, arguments.output_path):
             datasets = {name: describe_dataset(publication, name, count) for name, count in rows.items()}
         for name, text in summary.input["texts"].items():
             rejects = (found["lines"] for found in summary.rejects_by_reason if found["dataset"] == name)
@@ -241,7 +241,7 @@ def make_datasets(  # noqa: PLR0913, PLR0917  # all that a run is made of
     input_path, output_path = arguments.input_path, arguments.output_path
     judge = partial(stage_rejects, spark, release, staging, arguments.max_rejects, summary.rejects_by_reason)
     with (
-        explaining(input_path, output_path, writing=True),
+        explaining(input_path, output_path),
         proving(spark, release, input_path, staging, judge) as proof,
     ):
         rows = written_and_proved(spark, proof, job)

@@ -151,7 +151,7 @@ def test_where_the_manifest_lists_nothing_nothing_was_published(published: Path,
 
 
 @pytest.mark.parametrize("chunk", [7, 16 * 2**20])
-@pytest.mark.parametrize("ends", itertools.permutations([b"\n", b"\r\n", b"\r", b"\r\r\n"]))
+@pytest.mark.parametrize("ends", list(itertools.permutations([b"\n", b"\r\n", b"\r", b"\r\r\n"])))
 def test_line_ends_of_every_kind_are_read_in_one_file(
     tmp_path: Path, chunk: int, ends: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

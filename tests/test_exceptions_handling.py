@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -487,29 +488,110 @@ def test_an_engine_that_dies_is_said_soon(input_path: Path, output_path: Path) -
     ],
 )
 def test_a_message_that_merely_holds_a_path_is_not_about_the_input(said: str, input_path: str) -> None:
-    for writing in (False, True):
-        assert explained(said, input_path, "/data/Permission denied/out", writing=writing) is None
+    assert explained(said, input_path, "/data/Permission denied/out") is None
+
+
+NAMENODE_SUSPENDED = (
+    "java.net.SocketTimeoutException: Call From here/127.0.0.1 to namenode:8020 failed on socket timeout "
+    "exception: java.net.SocketTimeoutException: 60000 millis timeout while waiting for channel to be ready for "
+    "read. ch : java.nio.channels.SocketChannel[connected local=/127.0.0.1:34970 remote=namenode/127.0.0.1:8020]; "
+    "For more details see:  http://wiki.apache.org/hadoop/SocketTimeout\n\tat org.apache.hadoop.ipc.Client.call(Client)"
+)
+NAMENODE_KILLED = (
+    'java.io.EOFException: End of File Exception between local host is: "here/127.0.0.1"; destination host is: '
+    '"namenode":8020; : java.io.EOFException; For more details see:  http://wiki.apache.org/hadoop/EOFException'
+    "\n\tat org.apache.hadoop.ipc.Client.call(Client.java:1529)"
+)
+BUCKET_SLOW = (
+    "org.apache.hadoop.fs.s3a.AWSServiceThrottledException: PUT 0-byte object: "
+    "software.amazon.awssdk.services.s3.model.S3Exception: Please reduce your request rate. (Service: S3, "
+    "Status Code: 503, Request ID: 1):SlowDown\n\tat org.apache.hadoop.fs.s3a.S3AUtils.translateException(S3AUtils)"
+)
+NO_ANSWER = "the store cannot be reached; check the network, and that a namenode runs at that address"
+OVERLOADED = "the store is overloaded or out of order; try again later"
+ON_HDFS, IN_A_BUCKET = "hdfs://namenode:8020/data", "s3://bucket/data"
+OTHER_FILE_GONE = (
+    "org.apache.spark.SparkException: [FAILED_READ_FILE.NO_HINT] Encountered error while reading file"
+    " hdfs://namenode:8020/data/in/ratings.dat. SQLSTATE: KD001\nCaused by: java.net.ConnectException: Call From"
+    " here/127.0.0.1 to namenode:8020 failed on connection exception: java.net.ConnectException: Connection refused"
+)
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "input_path", "output", "status", "expected"),
     [
-        "java.net.SocketTimeoutException: Call From here/127.0.0.1 to namenode:8020 failed on socket timeout "
-        "exception: java.net.SocketTimeoutException: 60000 millis timeout while waiting for channel to be ready for "
-        "read. ch : java.nio.channels.SocketChannel[connected local=/127.0.0.1:34970 remote=namenode/127.0.0.1:8020]; "
-        "For more details see:  http://wiki.apache.org/hadoop/SocketTimeout",
-        'java.io.EOFException: End of File Exception between local host is: "here/127.0.0.1"; destination host is: '
-        '"namenode":8020; : java.io.EOFException; For more details see:  http://wiki.apache.org/hadoop/EOFException',
+        (NAMENODE_SUSPENDED, "/data/in", f"{ON_HDFS}/out", 1, f"{ON_HDFS}/out: {NO_ANSWER}"),
+        (NAMENODE_KILLED, "/data/in", f"{ON_HDFS}/out", 1, f"{ON_HDFS}/out: {NO_ANSWER}"),
+        (NAMENODE_KILLED, f"{IN_A_BUCKET}/in", f"{ON_HDFS}/out", 1, f"{ON_HDFS}/out: {NO_ANSWER}"),
+        (NAMENODE_KILLED, f"{ON_HDFS}/in", f"{IN_A_BUCKET}/out", 3, f"{ON_HDFS}/in: {NO_ANSWER}"),
+        (NAMENODE_KILLED, f"{ON_HDFS}/in", f"{ON_HDFS}/out", 1, f"{ON_HDFS}/out: {NO_ANSWER}"),
+        (OTHER_FILE_GONE, f"{ON_HDFS}/in", f"{ON_HDFS}/out", 3, f"{ON_HDFS}/in: {NO_ANSWER}"),
+        (BUCKET_SLOW, f"{ON_HDFS}/in", f"{IN_A_BUCKET}/out", 1, f"{IN_A_BUCKET}/out: {OVERLOADED}"),
+        (BUCKET_SLOW, f"{IN_A_BUCKET}/in", f"{ON_HDFS}/out", 3, f"{IN_A_BUCKET}/in: {OVERLOADED}"),
     ],
-    ids=["suspended", "killed"],
 )
-def test_a_namenode_that_ends_or_answers_no_more_in_the_middle_is_said(said: str) -> None:
+def test_a_store_that_fails_in_the_middle_is_named_and_no_other(
+    said: str, input_path: str, output: str, status: int, expected: str
+) -> None:
     # given what Spark hands on
-    said = f"An error occurred while calling o121.parquet.\n: {said}\n\tat org.apache.hadoop.ipc.Client.call(Client)"
-    found = explained(said, "/data/in", "hdfs://namenode:8020/out", writing=True)
+    found = explained(f"An error occurred while calling o121.parquet.\n: {said}", input_path, output)
     assert found is not None
-    assert (found.status, str(found)) == (
-        1,
-        "hdfs://namenode:8020/out: the store cannot be reached; check the network, and that a namenode runs at that "
-        "address",
-    )
+    assert (found.status, str(found)) == (status, expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "expected"),
+    [
+        (
+            "org.apache.spark.SparkException: [TASK_WRITE_FAILED] Task failed while writing rows to "
+            "file:/data/out/_staging/1/ratings. SQLSTATE: 58030\nCaused by: java.io.FileNotFoundException: "
+            "/data/in/ratings.dat (Input/output error)",
+            3,
+            "/data/in cannot be read: /data/in/ratings.dat (Input/output error)",
+        ),
+        (
+            "java.io.FileNotFoundException: /tmp/blockmgr-ef4be58c-627d-4328-b5eb-449ac6dfd582/27/temp_shuffle_9c41 "
+            "(Too many open files)",
+            1,
+            "too many open files: allow this process more of them (ulimit -n)",
+        ),
+        (
+            "org.apache.spark.SparkException: Task failed\nCaused by: java.nio.file.NoSuchFileException: "
+            "/mnt/yarn/blockmgr-ef4be58c-627d-4328-b5eb-449ac6dfd582/1f",
+            1,
+            "temporary files went away while they were needed: "
+            "/mnt/yarn/blockmgr-ef4be58c-627d-4328-b5eb-449ac6dfd582/1f",
+        ),
+    ],
+)
+def test_a_file_that_fails_is_blamed_on_the_place_that_it_is_in(said: str, status: int, expected: str) -> None:
+    # given what Spark hands on, the cause last
+    found = explained(f"An error occurred while calling o121.parquet.\n: {said}", "/data/in", "/data/out")
+    assert found is not None
+    assert (found.status, str(found)) == (status, expected)
+
+
+def test_temporary_files_that_go_away_are_not_blamed_on_the_input(
+    use_engine: Callable[[str], Any], run_main: Main, input_path: Path, output_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # given somebody who cleans up the temporary files of Spark when half of the work is done
+    environment = use_engine("spark")._jvm.org.apache.spark.SparkEnv.get()
+    [folder] = map(Path, environment.blockManager().diskBlockManager().localDirsString())
+    write = tables.write_files
+
+    def clean_up_and_write(frame: object, path: str) -> None:
+        if path.endswith("/top_movies_per_user"):
+            folder.rename(f"{folder}-away")
+        write(frame, path)
+
+    monkeypatch.setattr(tables, "write_files", clean_up_and_write)
+    try:
+        status, said = run_main("spark", "--input_path", input_path, "--output_path", output_path)
+    finally:
+        Path(f"{folder}-away").rename(folder)
+    *_, last = said.splitlines()
+    assert last.startswith(f"movielens_pipeline: error: temporary files went away while they were needed: {folder}/")
+    assert last.endswith("; nothing was published")
+    assert status == 1
+    assert not visible_names(output_path)

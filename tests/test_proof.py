@@ -351,6 +351,7 @@ TAMPERED = {
     "half_lost_and_half_twice": lambda frame: frame.filter("timestamp % 2 = 0").unionAll(
         frame.filter("timestamp % 2 = 0")
     ),
+    "all_lost": lambda frame: frame.filter("timestamp < 0"),
 }
 
 
@@ -429,6 +430,22 @@ def test_movies_that_are_lost_doubled_or_changed_for_others_are_noticed(
         assert said.splitlines()[-1].startswith(f"movielens_pipeline: error: {dataset} "), said
         assert status == 1
         assert not visible_names(output_path)
+
+
+def test_movies_that_are_all_lost_are_not_blamed_on_the_input(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a store that loses what is written
+    write = tables.write_files
+
+    def write_nothing(frame: Any, path: str) -> None:
+        write(frame.filter("movieId < 0") if path.endswith("/movies") else frame, path)
+
+    monkeypatch.setattr(tables, "write_files", write_nothing)
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert said.splitlines()[-1].startswith("movielens_pipeline: error: movies.dat has 5 lines, but 0 rows and "), said
+    assert status == 1
+    assert not visible_names(output_path)
 
 
 def test_movies_are_read_once(
