@@ -62,6 +62,8 @@ try() {
 may_pass() {
   case $1 in
   *hrottl* | *'Rate exceeded'* | *TooManyRequests* | *RequestLimitExceeded* | *SlowDown*) ;;
+  # the command line names change sets by the second, and asks again for one when the answer was lost
+  *AlreadyExists*CreateChangeSet*) ;;
   *) [[ -z ${ONCE:-} ]] && may_be_carried_out "$1" ;;
   esac
 }

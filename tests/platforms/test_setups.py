@@ -115,7 +115,8 @@ def test_slow_answers_and_ones_that_never_come_change_nothing(
     scripts: AwsScripts, plane: awsserver.ControlPlane
 ) -> None:
     # given a service that takes its time for each call, and of which some answers do not come
-    faults = {("DescribeStacks", 3): "hang", ("ExecuteChangeSet", 1): "lose", ("DeleteStack", 1): "lose"}
+    faults = {("DescribeStacks", 3): "hang"}
+    faults |= {(change, 1): "lose" for change in ("CreateChangeSet", "ExecuteChangeSet", "DeleteStack")}
     for script, arguments in MAKING + REMOVING:
         plane.reset()
         plane.lateness = 0.5

@@ -1101,6 +1101,9 @@ def diff(_plane: ControlPlane, original: Any, change_set: Any) -> Any:
 
 @replaces(CloudFormationBackend, "create_change_set")
 def create_change_set(_plane: ControlPlane, original: Any, backend: Any, **named: Any) -> Any:
+    for change_set in backend.change_sets.values():
+        if (change_set.stack.name, change_set.change_set_name) == (named["stack_name"], named["change_set_name"]):
+            raise ExistsError(f"ChangeSet [{named['change_set_name']}] already exists")
     # a stack whose first change set was never carried out is taken over by the next; moto would have two
     for identifier, stack in list(backend.stacks.items()):
         if stack.name == named["stack_name"] and stack.status == "REVIEW_IN_PROGRESS":
@@ -1133,6 +1136,10 @@ def execute_change_set_request(plane: ControlPlane, original: Any, response: Any
 
 class TokenExistsError(CloudFormationError):
     code = "TokenAlreadyExistsException"
+
+
+class ExistsError(CloudFormationError):
+    code = "AlreadyExistsException"
 
 
 @replaces(CloudFormationBackend, "delete_stack")
