@@ -31,8 +31,8 @@ start_session = job.get_spark_session
 
 # The files that take longest, first of all, so that none of them is the last one that runs, alone
 LONGEST_FIRST = ["test_emr", "test_docker", "test_shell", "test_publishing", "test_fargate", "test_faults", "test_s3"]
-LONGEST_FIRST += ["test_suspension", "test_docs", "test_infrastructure", "test_spark_session", "test_engines"]
-LONGEST_FIRST += ["test_benchmark"]
+LONGEST_FIRST += ["test_suspension", "test_setups", "test_docs", "test_infrastructure", "test_spark_session"]
+LONGEST_FIRST += ["test_engines", "test_benchmark"]
 
 
 def parameters_of(item: pytest.Item) -> set[str]:

@@ -268,7 +268,7 @@ class ControlPlane:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ENDPOINT_URL_S3": self.store.endpoint,
             "AWS_MAX_ATTEMPTS": "2",
-            "POLL_SECONDS": "0.3",
+            "POLL_SECONDS": "1",
             "PATIENCE_SECONDS": "3",
             "LOG_SECONDS": "5",
         }

@@ -25,8 +25,9 @@ S3_JARS = ENVIRONMENT / "s3-jars"
 SPARK_CONF = ROOT / "scripts" / "spark-conf"
 LOG_CONFIGURATION = f'"-Dlog4j2.configurationFile={SPARK_CONF}/log4j2.properties"'
 # Java that compiles each method once and quickly: on little data Spark takes half the time. What it compiled it keeps,
-# of which the suite's own Spark has several times the 48 MB that it would keep by itself.
-JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+# of which the suite's own Spark has several times the 48 MB that it would keep by itself. Nor does it collect all
+# garbage four times because classes are loaded.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m"
 # The classes of a run on Spark, which run_tests.sh has made once: with them a run takes two thirds of the time. Java
 # goes without, and says nothing, where the archive is not there, or where a folder is on the class path.
 CLASS_ARCHIVE = next(ENVIRONMENT.glob("classes-s3-*.jsa"), ENVIRONMENT / "classes-s3.jsa")
