@@ -29,10 +29,11 @@ from tests.support.places import Bucket, Disk, HdfsFolder, Place, Storages
 
 start_session = job.get_spark_session
 
-# The files that take longest, first of all, so that none of them is the last one that runs, alone
-LONGEST_FIRST = ["test_emr", "test_docker", "test_shell", "test_publishing", "test_fargate", "test_faults", "test_s3"]
-LONGEST_FIRST += ["test_suspension", "test_setups", "test_docs", "test_infrastructure", "test_spark_session"]
-LONGEST_FIRST += ["test_engines", "test_benchmark"]
+# The files that take longest, first of all, so that none of them is the last one that runs, alone; those that wait for
+# others (a cluster, a store) beside those that work
+LONGEST_FIRST = ["test_emr", "test_docker", "test_publishing", "test_shell", "test_fargate", "test_faults", "test_s3"]
+LONGEST_FIRST += ["test_suspension", "test_engines", "test_setups", "test_docs", "test_infrastructure"]
+LONGEST_FIRST += ["test_spark_session", "test_benchmark"]
 
 
 def parameters_of(item: pytest.Item) -> set[str]:
