@@ -363,6 +363,37 @@ def test_a_journal_whose_staged_files_are_gone_is_given_up(
     assert_nothing_beside(output_path)
 
 
+def test_a_run_that_gives_up_what_another_left_behind_and_fails_leaves_the_result_before_both(
+    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], tmp_path: Path, output_path: Path
+) -> None:
+    # given a run that died when it had removed the manifest, and somebody who deleted what it had staged
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    publish("sail", new, tmp_path / "other")
+    write_journal(Disk(output_path), {**manifest_of(tmp_path / "other"), "run_id": GONE}, manifest_of(output_path))
+    (output_path / "_manifest.json").unlink()
+    (new / "ratings.dat").write_bytes(b"no rating\n")
+    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
+    assert f"run {GONE} was not published\n" in said
+    assert status == 3
+    assert_equal_by_check(old, output_path)
+    assert_nothing_beside(output_path)
+
+
+def test_a_run_that_fails_while_a_later_one_publishes_deletes_what_it_staged(
+    publish: Publish, input_path: Path, output_path: Path
+) -> None:
+    # given a run on another machine, which began later and is publishing
+    publish("sail", input_path, output_path)
+    leave_unpublished(output_path, ELSEWHERE.replace("2020", "2021"))
+    publication = publishing.Publication(DiskStorage(), str(output_path), GONE)
+    staged = Path(publication.staging) / "ratings" / "part-0.parquet"
+    staged.parent.mkdir(parents=True)
+    staged.touch()
+    publication.discard()
+    assert [entry.name for entry in (output_path / "_staging").iterdir()] == [ELSEWHERE.replace("2020", "2021")]
+
+
 def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
     engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
