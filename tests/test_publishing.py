@@ -399,7 +399,7 @@ def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
 ) -> None:
     # elsewhere what counts is when something was written last; here, whether its process lives
     recent, alive = f"{ELSEWHERE}1", f"20200101T000000Z-here-{runs.identity(os.getppid())}-0000"
-    for name, hours in ((GONE, 0), (ELSEWHERE, 25), (recent, 23), (alive, 99), ("somebody-else-s", 99)):
+    for name, hours in ((GONE, 0), (ELSEWHERE, 24.5), (recent, 23.5), (alive, 99), ("somebody-else-s", 99)):
         part = output_path / "_staging" / name / "ratings" / "part-0.parquet"
         part.parent.mkdir(parents=True)
         part.touch()
