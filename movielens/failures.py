@@ -90,7 +90,8 @@ def explaining(input_path: str, output: str) -> Iterator[None]:
 
 def explained(said: str, input_path: str, output: str) -> PipelineError | None:
     """The expected failure that the words of an engine tell of; None where they tell of none."""
-    signs = without_paths(said, {output: "<output>", input_path: "<input>", tempfile.gettempdir(): TEMPORARY_FILES})
+    places = ((output, "<output>"), (input_path, "<input>"), (tempfile.gettempdir(), TEMPORARY_FILES))
+    signs = without_paths(said, places)
     if tells_of(ENGINE_GONE, signs):
         return PipelineError(
             "the engine ended while it worked: look whether it was killed, or the memory was not enough"
@@ -150,9 +151,9 @@ def tells_of(signs: tuple[str, ...], said: str) -> bool:
     return any(re.search(sign, said) for sign in signs)
 
 
-def without_paths(said: str, names: dict[str, str]) -> str:
-    """What was said, with names in place of paths, of which words are no signs."""
-    for path, name in names.items():
+def without_paths(said: str, places: tuple[tuple[str, str], ...]) -> str:
+    """What was said, with the names of places for their paths, of which words are no signs."""
+    for path, name in places:
         for form in forms_of(path):
             said = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w.-])", name, said)
     return said
