@@ -394,6 +394,18 @@ def test_a_run_that_fails_while_a_later_one_publishes_deletes_what_it_staged(
     assert [entry.name for entry in (output_path / "_staging").iterdir()] == [ELSEWHERE.replace("2020", "2021")]
 
 
+def test_a_run_says_whose_publishing_it_finished_also_where_that_one_began_later(
+    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
+) -> None:
+    # given a run elsewhere, by a clock that is ahead, whose publishing did not go on for an hour
+    old, new = two_inputs
+    later = ELSEWHERE.replace("2020", "2999")
+    publish("sail", old, output_path)
+    leave_unpublished(output_path, later, seconds_ago=3600)
+    assert f"finished the publishing that run {later} left behind\n" in publish("sail", new, output_path)
+    assert_equal_by_check(new, output_path)
+
+
 def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
     engine: str, publish: Publish, input_path: Path, output_path: Path
 ) -> None:
