@@ -22,22 +22,24 @@ if TYPE_CHECKING:
 CHARACTERS_OF_DETAIL = 200
 TEMPORARY_FILES = "<temporary>"
 
-ENGINE_GONE = (
-    "RETRIES_EXCEEDED",
-    "StatusCode.UNAVAILABLE",
-    "failed to connect to all addresses",
+# What it means whatever the engine was about, by the signs of it
+WHEREVER = (
+    (
+        ("RETRIES_EXCEEDED", "StatusCode.UNAVAILABLE", "failed to connect to all addresses"),
+        "the engine ended while it worked: look whether it was killed, or the memory was not enough",
+    ),
+    (
+        ("OutOfMemoryError", "Resources exhausted", "Failed to allocate", "Cannot allocate memory"),
+        "out of memory; for the sail engine SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE sets more bytes, "
+        "for spark --driver-memory",
+    ),
+    (("Too many open files",), "too many open files: allow this process more of them (ulimit -n)"),
+    (("File too large",), "a file would be larger than this process, or the disk, allows (ulimit -f)"),
 )
 NO_SPACE = (
     "No space left on device",
     "Disk quota exceeded",
 )
-OUT_OF_MEMORY = (
-    "OutOfMemoryError",
-    "Resources exhausted",
-    "Failed to allocate",
-    "Cannot allocate memory",
-)
-TOO_MANY_FILES = ("Too many open files",)
 GONE = (
     "FAILED_READ_FILE",
     "FileNotFoundException",
@@ -92,19 +94,11 @@ def explained(said: str, input_path: str, output: str) -> PipelineError | None:
     """The expected failure that the words of an engine tell of; None where they tell of none."""
     places = ((output, "<output>"), (input_path, "<input>"), (tempfile.gettempdir(), TEMPORARY_FILES))
     signs = without_paths(said, places)
-    if tells_of(ENGINE_GONE, signs):
-        return PipelineError(
-            "the engine ended while it worked: look whether it was killed, or the memory was not enough"
-        )
+    for of_it, meaning in WHEREVER:
+        if tells_of(of_it, signs):
+            return PipelineError(meaning)
     if tells_of(NO_SPACE, signs):
         return PipelineError(f"no space left on the disk of {output} or of the temporary files")
-    if tells_of(OUT_OF_MEMORY, signs):
-        return PipelineError(
-            "out of memory; for the sail engine SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE sets more bytes, "
-            "for spark --driver-memory"
-        )
-    if tells_of(TOO_MANY_FILES, signs):
-        return PipelineError("too many open files: allow this process more of them (ulimit -n)")
     place, detail = place_of(signs, input_path, output), detail_of(said)
     if place == TEMPORARY_FILES and tells_of(GONE, signs):
         return PipelineError(f"temporary files went away while they were needed: {detail}")

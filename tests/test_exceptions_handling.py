@@ -556,6 +556,11 @@ def test_a_store_that_fails_in_the_middle_is_named_and_no_other(
             "too many open files: allow this process more of them (ulimit -n)",
         ),
         (
+            "Generic LocalFileSystem error: Unable to copy data to file: File too large (os error 27)",
+            1,
+            "a file would be larger than this process, or the disk, allows (ulimit -f)",
+        ),
+        (
             "org.apache.spark.SparkException: Task failed\nCaused by: java.nio.file.NoSuchFileException: "
             "/mnt/yarn/blockmgr-ef4be58c-627d-4328-b5eb-449ac6dfd582/1f",
             1,
@@ -565,7 +570,7 @@ def test_a_store_that_fails_in_the_middle_is_named_and_no_other(
     ],
 )
 def test_a_file_that_fails_is_blamed_on_the_place_that_it_is_in(said: str, status: int, expected: str) -> None:
-    # given what Spark hands on, the cause last
+    # given what engines hand on, the cause last
     found = explained(f"An error occurred while calling o121.parquet.\n: {said}", "/data/in", "/data/out")
     assert found is not None
     assert (found.status, str(found)) == (status, expected)
