@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
             "spark.ui.showConsoleProgress": "false",
             # it does the work of hundreds of processes, and is asked for none of their histories
             "spark.driver.memory": "2g",
+            # not where a test that happens to start it has its own temporary files
+            "spark.local.dir": tempfile.gettempdir(),
             "spark.ui.retainedJobs": "10",
             "spark.ui.retainedStages": "10",
             "spark.ui.retainedTasks": "100",
