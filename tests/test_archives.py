@@ -251,7 +251,7 @@ def test_what_was_unpacked_goes_also_when_the_job_is_killed(tmp_path: Path, outp
     )  # fmt: skip
 
     def unpacked() -> list[Path]:
-        return list((tmp_path / "temporary").rglob("movielens-*"))
+        return list((tmp_path / "temporary").rglob("movielens-*/*"))
 
     def within_a_minute(condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + 60
