@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHARACTERS_OF_DETAIL = 200
 TEMPORARY_FILES = "<temporary>"
 
-# What it means whatever the engine was about, by the signs of it
+# What a failure means whatever place it is about, by its signs
 WHEREVER = (
     (
         ("RETRIES_EXCEEDED", "StatusCode.UNAVAILABLE", "failed to connect to all addresses"),
@@ -94,8 +94,8 @@ def explained(said: str, input_path: str, output: str) -> PipelineError | None:
     """The expected failure that the words of an engine tell of; None where they tell of none."""
     places = ((output, "<output>"), (input_path, "<input>"), (tempfile.gettempdir(), TEMPORARY_FILES))
     signs = without_paths(said, places)
-    for of_it, meaning in WHEREVER:
-        if tells_of(of_it, signs):
+    for telling, meaning in WHEREVER:
+        if tells_of(telling, signs):
             return PipelineError(meaning)
     if tells_of(NO_SPACE, signs):
         return PipelineError(f"no space left on the disk of {output} or of the temporary files")

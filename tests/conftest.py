@@ -116,15 +116,15 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
         return started[engine]
 
     with pytest.MonkeyPatch.context() as patch:
-        # for the suite's one Spark; the job itself sets none of these
+        # for the suite's one Spark; the job itself sets none of these but the folder
         settings = {
+            # as it is here, and not where a test that happens to start it has its own temporary files
+            "spark.local.dir": tempfile.gettempdir(),
             "spark.ui.enabled": "false",
             # what a terminal would show is none of what the tests compare
             "spark.ui.showConsoleProgress": "false",
             # it does the work of hundreds of processes, and is asked for none of their histories
             "spark.driver.memory": "2g",
-            # not where a test that happens to start it has its own temporary files
-            "spark.local.dir": tempfile.gettempdir(),
             "spark.ui.retainedJobs": "10",
             "spark.ui.retainedStages": "10",
             "spark.ui.retainedTasks": "100",

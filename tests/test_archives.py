@@ -250,8 +250,8 @@ def test_what_was_unpacked_goes_also_when_the_job_is_killed(tmp_path: Path, outp
         env={**job_environment(), "TMPDIR": str(tmp_path / "temporary")}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
-    def unpacked() -> list[Path]:
-        return list((tmp_path / "temporary").rglob("movielens-*/*"))
+    def temporary(pattern: str) -> list[Path]:
+        return list((tmp_path / "temporary").rglob(pattern))
 
     def within_a_minute(condition: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + 60
@@ -259,12 +259,12 @@ def test_what_was_unpacked_goes_also_when_the_job_is_killed(tmp_path: Path, outp
             time.sleep(0.005)
         return condition()
 
-    assert within_a_minute(lambda: bool(unpacked()) or run.poll() is not None)
+    assert within_a_minute(lambda: bool(temporary("movielens-*/*")) or run.poll() is not None)
     # when it is killed
     os.kill(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
-    # then its files go
-    assert within_a_minute(lambda: not unpacked())
+    # then its files go, and their folder
+    assert within_a_minute(lambda: not temporary("movielens-*"))
 
 
 def test_an_archive_that_changes_while_it_is_read_is_not_published(

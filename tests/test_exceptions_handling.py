@@ -510,7 +510,7 @@ BUCKET_SLOW = (
 NO_ANSWER = "the store cannot be reached; check the network, and that a namenode runs at that address"
 OVERLOADED = "the store is overloaded or out of order; try again later"
 ON_HDFS, IN_A_BUCKET = "hdfs://namenode:8020/data", "s3://bucket/data"
-OTHER_FILE_GONE = (
+INPUT_UNREACHABLE = (
     "org.apache.spark.SparkException: [FAILED_READ_FILE.NO_HINT] Encountered error while reading file"
     " hdfs://namenode:8020/data/in/ratings.dat. SQLSTATE: KD001\nCaused by: java.net.ConnectException: Call From"
     " here/127.0.0.1 to namenode:8020 failed on connection exception: java.net.ConnectException: Connection refused"
@@ -525,7 +525,7 @@ OTHER_FILE_GONE = (
         (NAMENODE_KILLED, f"{IN_A_BUCKET}/in", f"{ON_HDFS}/out", 1, f"{ON_HDFS}/out: {NO_ANSWER}"),
         (NAMENODE_KILLED, f"{ON_HDFS}/in", f"{IN_A_BUCKET}/out", 3, f"{ON_HDFS}/in: {NO_ANSWER}"),
         (NAMENODE_KILLED, f"{ON_HDFS}/in", f"{ON_HDFS}/out", 1, f"{ON_HDFS}/out: {NO_ANSWER}"),
-        (OTHER_FILE_GONE, f"{ON_HDFS}/in", f"{ON_HDFS}/out", 3, f"{ON_HDFS}/in: {NO_ANSWER}"),
+        (INPUT_UNREACHABLE, f"{ON_HDFS}/in", f"{ON_HDFS}/out", 3, f"{ON_HDFS}/in: {NO_ANSWER}"),
         (BUCKET_SLOW, f"{ON_HDFS}/in", f"{IN_A_BUCKET}/out", 1, f"{IN_A_BUCKET}/out: {OVERLOADED}"),
         (BUCKET_SLOW, f"{IN_A_BUCKET}/in", f"{ON_HDFS}/out", 3, f"{IN_A_BUCKET}/in: {OVERLOADED}"),
     ],

@@ -384,14 +384,15 @@ def test_a_run_that_fails_while_a_later_one_publishes_deletes_what_it_staged(
     publish: Publish, input_path: Path, output_path: Path
 ) -> None:
     # given a run on another machine, which began later and is publishing
+    later = ELSEWHERE.replace("2020", "2021")
     publish("sail", input_path, output_path)
-    leave_unpublished(output_path, ELSEWHERE.replace("2020", "2021"))
+    leave_unpublished(output_path, later)
     publication = publishing.Publication(DiskStorage(), str(output_path), GONE)
     staged = Path(publication.staging) / "ratings" / "part-0.parquet"
     staged.parent.mkdir(parents=True)
     staged.touch()
     publication.discard()
-    assert [entry.name for entry in (output_path / "_staging").iterdir()] == [ELSEWHERE.replace("2020", "2021")]
+    assert [entry.name for entry in (output_path / "_staging").iterdir()] == [later]
 
 
 def test_a_run_says_whose_publishing_it_finished_also_where_that_one_began_later(
