@@ -80,9 +80,20 @@ def start(engine: str, slow: Path | None, input_path: Path, place: Place) -> sub
         )  # fmt: skip
 
 
+def assert_ends_well(engine: str, slow: Path | None, input_path: Path, place: Place) -> None:
+    """Has a run come to its end, and raises with what the runs said where its status is not 0."""
+    status = start(engine, slow, input_path, place).wait(timeout=300)
+    assert status == 0, f"a run ended with {status}; at last was said:\n{last_said(input_path)}"
+
+
 def said_beside(input_path: Path) -> Path:
     """The file of what the runs said."""
     return input_path.parent / "runs.log"
+
+
+def last_said(input_path: Path) -> str:
+    """The end of what the runs said."""
+    return said_beside(input_path).read_text(errors="replace")[-4000:]
 
 
 def is_result_of(input_path: Path, output_path: Path) -> bool:
@@ -150,7 +161,7 @@ def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, 
     process.wait()
     found = assert_old_or_new(inputs, place)
     in_publishing = is_publishing(place)
-    assert start(engine, None, inputs[1], place).wait(timeout=300) == 0, "the next run failed"
+    assert_ends_well(engine, None, inputs[1], place)
     assert assert_old_or_new(inputs, place) == inputs[1].name
     left = [name for name in place.files() if name.startswith("_staging/")] + place.unfinished()
     assert not left, f"the next run left something staged: {left}"
@@ -170,7 +181,7 @@ def suspend_once(engine: str, inputs: list[Path], place: Place, folder: Path, mo
         os.killpg(process.pid, signal.SIGSTOP)
     own = (journal_at(place) or {})["manifest"]["run_id"]
     time.sleep(SHORT_PATIENCE)
-    assert start(engine, write_slow_job(folder, 0.0), inputs[1], place).wait(timeout=300) == 0, "the other run failed"
+    assert_ends_well(engine, write_slow_job(folder, 0.0), inputs[1], place)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGCONT)
     status = process.wait(timeout=300)
@@ -185,7 +196,7 @@ def race_once(engine: str, inputs: list[Path], place: Place) -> None:
     """Two runs at once: each publishes or finds the output busy, and one whole result stands."""
     running = [start(engine, None, folder, place) for folder in inputs]
     statuses = [process.wait(timeout=300) for process in running]
-    assert set(statuses) <= {0, contract.EXIT_BUSY}, (statuses, said_beside(inputs[0]).read_text()[-4000:])
+    assert set(statuses) <= {0, contract.EXIT_BUSY}, f"statuses {statuses}; at last was said:\n{last_said(inputs[0])}"
     assert assert_old_or_new(inputs, place) in {folder.name for folder in inputs}
 
 
@@ -223,7 +234,7 @@ def main() -> None:
     slow = write_slow_job(folder)
 
     started = time.monotonic()
-    assert start(arguments.engine, None, inputs[1], place).wait(timeout=300) == 0
+    assert_ends_well(arguments.engine, None, inputs[1], place)
     duration = time.monotonic() - started
     reader = Reader(place)
     reader.start()
