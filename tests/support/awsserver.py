@@ -192,16 +192,27 @@ class Process:
 
     def wait(self, seconds: float | None = None) -> int | None:
         """The exit status; None where the time is over before."""
-        with suppress(subprocess.TimeoutExpired):
-            return self.process.wait(seconds)
+        started = time.monotonic()
+        while seconds is None or time.monotonic() - started < seconds:
+            try:
+                # until `kill` it stays a zombie, for its id, by which that finds its session, would be another's soon
+                ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            except ChildProcessError:
+                return self.process.wait()
+            if ended:
+                return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            time.sleep(0.1)
         return None
 
     def kill(self) -> None:
         """Ends it with all that it has started, as the end of its machine does."""
+        if self.process.returncode is not None:
+            return
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(ProcessLookupError):
                 if os.getsid(int(entry.name)) == self.process.pid:
                     os.kill(int(entry.name), signal.SIGKILL)
+        self.process.wait()
 
 
 class ControlPlane:
