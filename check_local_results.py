@@ -316,7 +316,7 @@ def derive(connection: duckdb.DuckDBPyConnection, folder: Path, scratch: Path) -
     connection.execute(
         f"""CREATE VIEW rating_lines AS SELECT line FROM read_csv(
                {sql_list(files)}, columns = {{'line': 'VARCHAR'}}, header = false, auto_detect = false,
-               delim = '\x01\x02\x03\x04', quote = '', escape = '', strict_mode = false,
+               hive_partitioning = false, delim = '\x01\x02\x03\x04', quote = '', escape = '', strict_mode = false,
                max_line_size = 100000000
            ) WHERE trim(line, ' \t') <> ''"""
     )
@@ -339,6 +339,11 @@ def first_line(file: Path) -> str:
     with file.open("rb") as source:
         lines = source.read(CHUNK).removeprefix(BYTE_ORDER_MARK).splitlines()
     return next((line.decode("iso-8859-1") for line in lines if line.strip(b" \t")), "")
+
+
+def parquet(files: list[str]) -> str:
+    """The rows of Parquet files as SQL; a folder `name=value` above them is no column."""
+    return f"read_parquet({sql_list(files)}, hive_partitioning = false)"
 
 
 def sql_list(files: list[str]) -> str:
@@ -377,7 +382,7 @@ def compare(connection: duckdb.DuckDBPyConnection, output_path: Path, dataset: s
     files = published_files(output_path, dataset)
     if not files:
         return [f"{dataset}: DIFFERENT: {output_path / dataset} has no Parquet file"]
-    connection.execute(f"CREATE OR REPLACE VIEW published AS FROM read_parquet({sql_list(files)})")
+    connection.execute(f"CREATE OR REPLACE VIEW published AS FROM {parquet(files)}")
     described = connection.execute("SELECT column_name, column_type FROM (DESCRIBE published)").fetchall()
     columns = ", ".join(f"{name} {kind}" for name, kind in described)
     if columns != COLUMNS[dataset]:
@@ -400,7 +405,7 @@ def compare(connection: duckdb.DuckDBPyConnection, output_path: Path, dataset: s
 def compare_rejects(connection: duckdb.DuckDBPyConnection, output_path: Path, expected: int) -> list[str]:
     """Compares the number of published rejects with the expected one; the report's line."""
     files = published_files(output_path, "rejects")
-    rejects = count(connection, f"read_parquet({sql_list(files)})") if files else 0
+    rejects = count(connection, parquet(files)) if files else 0
     verdict = "equal" if rejects == expected else f"DIFFERENT: expected {expected:,}"
     return [f"rejects: {verdict}: {rejects:,} rows"]
 

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 from movielens.arguments import asks_for_summary, parse_args
 
 if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
-    from collections.abc import Callable
-
     from pyspark.sql import SparkSession
 
     from movielens.inputs import Release
@@ -53,13 +51,14 @@ def make_datasets(spark: SparkSession, release: Release, folder: str, check: Che
     return output_result(ratings, movies, movies_with_stats, top_movies, folder, check=check)
 
 
-def work(argv: list[str], summary: Summary, catch_signals: Callable[[], None], *, own_process: bool) -> None:
+def work(argv: list[str], summary: Summary, *, own_process: bool) -> None:
     """Runs the job as the command line says. Raises PipelineError, and SystemExit where the command line is wrong."""
     arguments = parse_args(argv)
     summary.input["path"], summary.output_path = arguments.input_path, arguments.output_path
     summary.engine["name"] = arguments.engine
     from movielens import engines
     from movielens.scratch import scratch_folder
+    from movielens.terminal import handlers_kept
 
     paths = (arguments.input_path, arguments.output_path)
     if own_process:
@@ -71,8 +70,8 @@ def work(argv: list[str], summary: Summary, catch_signals: Callable[[], None], *
 
             if is_unchanged(unstarted, arguments, summary):
                 return
-        spark = get_spark_session(arguments.engine)
-        catch_signals()  # again: Spark puts a handler of its own in place
+        with handlers_kept():
+            spark = get_spark_session(arguments.engine)
         from movielens.run import is_unchanged, run
 
         engine = engines.engine_of(spark)

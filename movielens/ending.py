@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 import traceback
-from functools import partial
 from typing import TYPE_CHECKING
 
 from movielens import terminal
@@ -16,8 +15,6 @@ from movielens.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    CatchSignals = Callable[[], None]
 
 
 class LastLine:
@@ -51,23 +48,22 @@ class LastLine:
         self.say(status)
 
 
-def ended(work: Callable[[Summary, CatchSignals], None], *, own_process: bool, summarized: bool) -> int:
+def ended(work: Callable[[Summary], None], *, own_process: bool, summarized: bool) -> int:
     """Does the work and returns the exit status; what it raises that is expected becomes a line on standard error.
 
     The work fills a summary, which is the last line of standard output where it is asked for. Signals that end the run
-    are caught from the beginning; the work is given the function that does so, in case that something else catches
-    them. What is not expected has its traceback printed where the process is the job's own, and is raised where not.
+    are caught from the beginning. What is not expected has its traceback printed where the process is the job's own,
+    and is raised where not.
     """
     phases = terminal.Phases()
     summary = Summary(seconds={"phases": phases.seconds, "all": None})
     terminal.log_to_standard_error(phases)
     last_line = LastLine(summary, wanted=summarized)
-    catch_signals = partial(terminal.catch_signals, last_line.say_interrupted)
     status = EXIT_DONE
     try:
         with terminal.signals_let_go(own_process=own_process):
-            catch_signals()
-            work(summary, catch_signals)
+            terminal.catch_signals(last_line.say_interrupted)
+            work(summary)
     except PipelineError as error:
         terminal.log.error("movielens_pipeline: error: %s", error)
         status, summary.error = error.status, str(error)

@@ -6,7 +6,7 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from movielens import archives
 from movielens.contents import BYTE_ORDER_MARK, beginning_of
@@ -15,15 +15,18 @@ from movielens.engines import engine_of
 from movielens.formats import FORMATS, Format
 from movielens.storage import in_parallel
 from movielens.storage.paths import absolute, is_local, is_sayable, join
+from movielens.storage.refusals import StorageError
 from movielens.terminal import megabytes, phase, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql import SparkSession
 
     from movielens.formats.plain import Plain
     from movielens.storage import Entry, Storage
+
+Answer = TypeVar("Answer")
 
 COMPRESSIONS = ("", ".gz", ".bz2")
 # How the usual tools end the name of a file that they are still writing; Hadoop, browsers, and others
@@ -154,11 +157,10 @@ def unpacked(spark: SparkSession, archive: Entry) -> Iterator[Release]:
 
     Raises BadInputError as `find_release` does, and where the archive is not what it should be.
     """
-    storage, names = engine_of(spark).storage(archive.path), [name for form in FORMATS for name in form.files.values()]
+    storage = engine_of(spark).storage(archive.path)
     with archives.folder_for_a_while() as folder:
         with phase("archive", timer=True) as done:
-            with storage.open(archive.path) as file:
-                archives.unpack(file, archive.path, names, folder)
+            input_read(lambda: unpack(storage, archive.path, folder))
             try:
                 release = replace(find_release(spark, folder), archive=archive, unpacked_to=folder)
             except BadInputError as error:
@@ -166,6 +168,20 @@ def unpacked(spark: SparkSession, archive: Entry) -> Iterator[Release]:
             names, size = [file.name for file in release.files], sum(file.size for file in release.files)
             done(f"{' and '.join(names)} ({megabytes(size)}) unpacked, format: {release.format.name}")
         yield release
+
+
+def unpack(storage: Storage, path: str, folder: str) -> None:
+    """Unpacks the files of a release, of whichever format, from the archive at a path of a storage to a folder."""
+    with storage.open(path) as file:
+        archives.unpack(file, path, [name for form in FORMATS for name in form.files.values()], folder)
+
+
+def input_read(read: Callable[[], Answer]) -> Answer:
+    """What is read of the input; raises BadInputError where its store refuses."""
+    try:
+        return read()
+    except StorageError as error:
+        raise BadInputError(str(error)) from error
 
 
 def format_of(storage: Storage, folder: str, names: list[str]) -> Format:

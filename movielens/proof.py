@@ -32,7 +32,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
@@ -40,8 +40,8 @@ from movielens.contents import are_near, beginning_of, contents_of, count_lines
 from movielens.contract import SCHEMAS, TOP_RANKS, BadInputError, PipelineError
 from movielens.engines import engine_of
 from movielens.formats.plain import Plain
+from movielens.inputs import input_read
 from movielens.storage.paths import join
-from movielens.storage.refusals import StorageError
 from movielens.tables import read_dataset
 from movielens.terminal import count_of
 
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from movielens.inputs import Release
 
     Judge = Callable[[Sequence[str]], dict[str, int]]
-
-Answer = TypeVar("Answer")
 
 
 class NotPlainError(Exception):
@@ -115,6 +113,7 @@ class Proof:
         contents = input_read(self.contents.result)
         if not agree(contents, rows, length, digits or 0):
             raise NotPlainError
+        self.require_row("ratings", rows)
         return rows, f", all of {contents.size:,} bytes accounted for"
 
     def check_judged(self, written: DataFrame) -> tuple[int, str]:
@@ -142,9 +141,13 @@ class Proof:
         file, lines, rejects = self.release.format.files[name], self.lines_of(name), self.rejects.get(name, 0)
         if lines != rows + rejects:
             raise PipelineError(f"{file} has {lines:,} lines, but {rows:,} rows and {rejects:,} rejects came of them")
-        if not rows:
-            raise BadInputError(f"{join(self.input_path, file)} has no valid line")
+        self.require_row(name, rows)
         return f"{' and ' + count_of(rejects, 'reject') if rejects else ''}, all of {lines:,} lines accounted for"
+
+    def require_row(self, name: str, rows: int) -> None:
+        """Raises BadInputError for a text of which all lines are accounted for, and none is valid."""
+        if not rows:
+            raise BadInputError(f"{join(self.input_path, self.release.format.files[name])} has no valid line")
 
     def lines_of(self, name: str) -> int:
         """The lines of a text that are neither blank nor a header, counted apart from the engine where that can be."""
@@ -218,11 +221,3 @@ def movies_in(frame: DataFrame) -> tuple[int, tuple[int, int]]:
 def sum_of_rows(frame: DataFrame) -> Column:
     """What tells rows from others, in whatever order: BIGINT, an aggregate over all rows."""
     return F.sum(F.pmod(F.xxhash64(*frame.columns), F.lit(2**31)))
-
-
-def input_read(read: Callable[[], Answer]) -> Answer:
-    """What is read of the input; raises BadInputError where its store refuses."""
-    try:
-        return read()
-    except StorageError as error:
-        raise BadInputError(str(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from movielens.contract import VERSION, BadInputError, PipelineError
 from movielens.earlier import require_ratio, standing_result
 from movielens.engines import engine_of
 from movielens.failures import explaining
-from movielens.inputs import find_archive, find_release, given_files, unpacked
+from movielens.inputs import find_archive, find_release, given_files, input_read, unpacked
 from movielens.manifest import Dataset, Manifest
 from movielens.proof import NotPlainError, proving
 from movielens.publishing import Publication
@@ -192,7 +192,10 @@ def discarded_on_failure(publication: Publication) -> Iterator[None]:
 
 @contextmanager
 def unchanged(spark: SparkSession, release: Release, input_path: str) -> Iterator[None]:
-    """Raises BadInputError where the release is another one in the end, whatever else failed by that."""
+    """Raises BadInputError where the release is another one in the end, whatever else failed by that.
+
+    Also where its store refuses then, unless what failed before is an expected failure.
+    """
 
     def require_unchanged() -> None:
         if given_files(engine_of(spark).storage(input_path), input_path) != release.given:
@@ -200,10 +203,14 @@ def unchanged(spark: SparkSession, release: Release, input_path: str) -> Iterato
 
     try:
         yield
-    except Exception:
-        require_unchanged()
+    except PipelineError:
+        with suppress(StorageError):
+            require_unchanged()
         raise
-    require_unchanged()
+    except Exception:
+        input_read(require_unchanged)
+        raise
+    input_read(require_unchanged)
 
 
 def in_time(path: str, failure: type[PipelineError], look: Callable[[], Answer]) -> Answer:

@@ -113,6 +113,17 @@ def catch_signals(say: Callable[[int], object]) -> None:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Keeps anybody from handling signals in another way: with Spark's handler an interrupt is a call that failed."""
+    place = signal.signal
+    signal.signal = lambda number, _: signal.getsignal(number)  # type: ignore[assignment]  # for a while
+    try:
+        yield
+    finally:
+        signal.signal = place
+
+
+@contextmanager
 def signals_let_go(*, own_process: bool) -> Iterator[None]:
     """Puts back, at its end, what signals did before; none does anything where the process ends then anyway."""
     handlers = [(number, signal.getsignal(number)) for number in STOP_SIGNALS]

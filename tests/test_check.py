@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -132,6 +133,16 @@ def test_a_file_that_the_manifest_does_not_list_does_not_count(published: Path, 
         duckdb.execute(f"COPY (SELECT 1 AS one) TO '{published / dataset}/another.parquet' (FORMAT parquet)")
     status, said = check()
     assert status == 0, said
+
+
+def test_a_folder_that_looks_like_a_partition_is_but_a_folder(
+    publish: Publish, tmp_path: Path, input_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "day=1"
+    shutil.copytree(input_path, folder / "line=2")
+    publish("sail", folder / "line=2", folder / "out")
+    status = main(["--input_path", str(folder / "line=2"), "--output_path", str(folder / "out")])
+    assert status == 0, capfd.readouterr().out
 
 
 def test_a_dataset_that_the_check_does_not_know_is_not_equal(published: Path, check: Check) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import os
 import shutil
@@ -18,9 +19,11 @@ import pytest
 import movielens_pipeline as job
 from movielens import tables
 from movielens.failures import explained
+from movielens.storage import disk
+from movielens.storage.refusals import StorageError
 from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
-from tests.support.jobs import Main, job_environment, run_job
+from tests.support.jobs import Main, job_command, job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import rows_of, visible_names
 
@@ -66,6 +69,17 @@ def empty_file(folder: Path) -> Path:
 
 def only_blank_lines(folder: Path) -> Path:
     return write_input(folder / "in", b"\n\n  \n\r\n")
+
+
+def only_line_ends(folder: Path) -> Path:
+    return write_input(folder / "in", b"\n\n")
+
+
+def only_a_header(folder: Path) -> Path:
+    (folder / "in").mkdir()
+    (folder / "in" / "movies.csv").write_bytes(b"movieId,title,genres\n10,Ten (1990),Drama\n")
+    (folder / "in" / "ratings.csv").write_bytes(b"userId,movieId,rating,timestamp\n")
+    return folder / "in"
 
 
 def twice(folder: Path) -> Path:
@@ -151,7 +165,7 @@ INPUTS = [
     broken_link_among_parts, link_through_a_file_among_parts, link_to_itself_among_parts, broken_link,
     pipe_among_parts, pipe_in_place_of_an_archive, parts_that_spark_still_writes, part_that_rsync_still_writes,
     missing, a_file, empty_folder, other_files, no_ratings, two_formats,
-    half_of_each_of_two, empty_file, only_blank_lines, twice, nested_parts,
+    half_of_each_of_two, empty_file, only_blank_lines, only_line_ends, only_a_header, twice, nested_parts,
     empty_parts, unfinished_part, part_of_another_compression, part_in_capitals,
 ]  # fmt: skip
 
@@ -351,6 +365,81 @@ def test_an_input_that_changes_while_it_is_read_is_not_published(
     assert_golden("input_changed", said.splitlines()[-1] + "\n", input=input_path)
     assert status == 3
     assert not visible_names(output_path)
+
+
+def test_an_input_that_cannot_be_reached_any_more_is_bad_input(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given somebody who puts a link that leads nowhere else than to itself in the place of the input
+    write = tables.write_dataset
+
+    def write_and_disturb(frame: object, folder: str, name: str, *check: object) -> int:
+        rows: int = write(frame, folder, name, *check)
+        if name == "top_movies_per_user":
+            input_path.rename(input_path.with_suffix(".away"))
+            input_path.symlink_to(input_path.name)
+        return rows
+
+    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
+    assert said.splitlines()[-1] == (
+        f"movielens_pipeline: error: {input_path} cannot be read: too many levels of symbolic links; "
+        "nothing was published"
+    )
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+class DamagedDisk(disk.ReadFile):
+    """A file at whose beginning the disk is damaged."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        with disk.refusals_of(str(self.name), "read"):
+            if self.tell() == 0:
+                raise OSError(errno.EIO, "as the kernel has it")
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("form", ["plain", "gz", "bz2", "zip"])
+def test_an_input_that_the_disk_cannot_read_is_bad_input(
+    engine: str, run_main: Main, tmp_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    given = unread = write_input(tmp_path / "in")
+    ratings = given / "ratings.dat"
+    if form == "zip":
+        given = unread = Path(shutil.make_archive(str(given), form, given))
+    elif form == "plain":
+        unread = ratings
+    else:
+        unread = ratings.with_suffix(f".dat.{form}")
+        unread.write_bytes({"gz": gzip, "bz2": bz2}[form].compress(ratings.read_bytes()))
+        ratings.unlink()
+    monkeypatch.setattr(disk, "ReadFile", DamagedDisk)
+    status, said = run_main(engine, "--input_path", given, "--output_path", output_path)
+    assert said.splitlines()[-1].startswith(f"movielens_pipeline: error: {unread} cannot be read: input/output error")
+    assert "Traceback" not in said
+    assert status == 3
+    assert not visible_names(output_path)
+
+
+def test_what_the_disk_refuses_while_a_file_is_read_is_said_of_that_file() -> None:
+    # given a file that can be opened, and of which nothing can be read
+    with disk.DiskStorage().open("/proc/self/mem") as file:
+        for read in (lambda: file.read(1), file.read):
+            with pytest.raises(StorageError, match=r"/proc/self/mem cannot be read: input/output error"):
+                read()
+
+
+def test_where_no_temporary_file_can_be_made_a_line_says_so(input_path: Path, output_path: Path) -> None:
+    command = job_command("sail", "--input_path", input_path, "--output_path", output_path)
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 0 && exec "$@"', "bash", *command],
+        env=job_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    [said] = done.stderr.splitlines()
+    assert said.startswith("movielens_pipeline: error: no folder for temporary files can be made (")
+    assert said.endswith("): let TMPDIR name one with room that can be written")
 
 
 def test_an_input_that_changes_to_one_of_the_same_size_and_time_is_not_published(

@@ -255,6 +255,28 @@ def test_the_sail_engine_missing_is_one_line(tmp_path: Path, input_path: Path, o
 
 
 @pytest.mark.thorough
+def test_java_that_the_job_starts_keeps_its_temporary_files_where_the_job_does(tmp_path: Path) -> None:
+    # given a folder whose name has what Spark's launcher takes apart, and an option of the user's
+    folder = tmp_path / "o'dd \"fold\\er"
+    folder.mkdir()
+    asked = """
+from movielens import engines
+session = engines.start("spark")
+for name in ("java.io.tmpdir", "of.the.user"):
+    print(session._jvm.java.lang.System.getProperty(name))
+"""
+    variables = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "SPARK_SUBMIT_OPTS": "-Dof.the.user=1"}
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={**job_environment(), **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{folder}\n1\n"
+
+
+@pytest.mark.thorough
 def test_an_interrupt_while_python_waits_for_java_is_said_by_the_job_alone() -> None:
     waiting = """
 import os, signal

@@ -229,6 +229,34 @@ job.get_spark_session = start
     assert summary["error"] == "interrupted"
 
 
+INTERRUPTED_CALL = """
+import threading
+from pyspark import SparkContext
+
+sys.argv += ["--engine", "spark"]
+
+def start_and_call(context, *given, start=SparkContext.__init__, **named):
+    start(context, *given, **named)
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+    context._jvm.java.lang.Thread.sleep(60_000)
+
+SparkContext.__init__ = start_and_call
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("input_path")
+def test_a_run_that_is_interrupted_while_spark_starts_is_no_failure(tmp_path: Path) -> None:
+    # given a signal during a call into Java, when Spark has put its own way to handle signals in place
+    process = start_altered(tmp_path, INTERRUPTED_CALL)
+    said, errors = process.communicate(timeout=120)
+    summary = summary_in(said)
+    assert errors.splitlines()[-1] == "movielens_pipeline: interrupted"
+    assert "Traceback" not in errors
+    assert process.returncode == summary["exit_status"] == 130
+    assert summary["error"] == "interrupted"
+
+
 MOMENTS = {
     "before_the_command_line_is_read": "job.parse_args = lambda argv: stop()",
     "when_all_was_published": "ending.utc_now = lambda now=ending.utc_now: stop() or now()",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 def start() -> SparkSession:
     """Starts Apache Spark, or joins the one that spark-submit started; --conf settings hold."""
     os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and SparkContext._gateway is None:
+        # for the Java that is to start here, which takes no notice of TMPDIR
+        os.environ["SPARK_SUBMIT_OPTS"] = f"{temporary_folder_of_java()} {os.environ.get('SPARK_SUBMIT_OPTS', '')}"
     try:
         # py4j would log what it raises, and what interrupts it by the root logger, which speaks unless it has a handler
         logging.getLogger("py4j").setLevel(logging.CRITICAL)
@@ -48,6 +51,12 @@ def start() -> SparkSession:
     session.conf.set("spark.sql.files.ignoreCorruptFiles", "false")
     session.conf.set("spark.sql.files.ignoreMissingFiles", "false")
     return session
+
+
+def temporary_folder_of_java() -> str:
+    """The option that has Java keep its temporary files where this process does, as Spark's launcher reads it."""
+    folder = re.sub(r'(["\\])', r"\\\1", tempfile.gettempdir())
+    return f'"-Djava.io.tmpdir={folder}"'
 
 
 def settings(master: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -10,7 +11,7 @@ import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from movielens.contract import UsageError
 from movielens.storage import Entry
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # What file systems say that have no links, so that half of a file may be seen while it is written
 WITHOUT_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+
+BYTES_READ_AT_ONCE = 2**17
 
 
 class DiskStorage:
@@ -83,7 +86,7 @@ class DiskStorage:
 
     def open(self, path: str) -> IO[bytes]:
         with refusals_of(path, "read"):
-            return Path(path).open("rb")
+            return io.BufferedReader(ReadFile(path), BYTES_READ_AT_ONCE)
 
     def create(self, path: str, content: bytes) -> bool:
         folder = Path(path).parent
@@ -137,6 +140,18 @@ class DiskStorage:
         while Path(folder).is_dir():
             with refusals_of(folder, "deleted"), suppress(FileNotFoundError):  # another run deletes it, too
                 shutil.rmtree(folder)
+
+
+class ReadFile(io.FileIO):
+    """A file of which also what the disk refuses later is a StorageError."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        with refusals_of(str(self.name), "read"):
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with refusals_of(str(self.name), "read"):
+            return super().readall()
 
 
 def write_new(path: Path, content: bytes) -> None:
