@@ -312,7 +312,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         done = subprocess.run(command, check=False, capture_output=True)
         if done.returncode:
             pytest.skip("mounting a small disk takes root")
-        mounted.append(folder)
+        if folder not in mounted:
+            mounted.append(folder)
         return folder
 
     yield mount
@@ -341,11 +342,13 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_result(
 def test_a_read_only_output_is_said(
     engine: str, run_main: Main, input_path: Path, small_disk: Callable[[str], Path]
 ) -> None:
-    output = small_disk("ro") / "output"
-    status, said = run_main(engine, "--input_path", input_path, "--output_path", output)
-    *_, last = said.splitlines()
-    assert last.startswith(f"movielens_pipeline: error: {output} cannot be written: ")
-    assert status == 1
+    # given a disk that was mounted again, to be read only, when the folder was there
+    (small_disk("rw") / "output").mkdir()
+    disk_to_read = small_disk("remount,ro")
+    for output in (disk_to_read / "output", disk_to_read / "new" / "output"):
+        status, said = run_main(engine, "--input_path", input_path, "--output_path", output)
+        assert said.splitlines()[-1] == f"movielens_pipeline: error: {output} cannot be written: read-only file system"
+        assert status == 1
 
 
 def test_an_input_that_changes_while_it_is_read_is_not_published(

@@ -749,6 +749,18 @@ def test_an_output_path_that_is_a_file_or_below_one_is_wrong_usage(
     assert output_path.read_text() == "theirs"
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_output_path_that_is_a_link_to_nowhere_or_below_one_is_wrong_usage(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, below: str
+) -> None:
+    output_path.symlink_to("/nonexistent/folder")
+    status, said = run_main(engine, "--input_path", input_path, "--output_path", f"{output_path}{below}")
+    assert status == 2
+    assert said.splitlines()[-1] == (
+        f"movielens_pipeline: error: {output_path} is a link that leads nowhere: choose another --output_path"
+    )
+
+
 @pytest.mark.parametrize("name", ["_staging", "_journal", "_manifest.json", "_history.jsonl", "ratings"])
 def test_a_file_in_the_place_of_a_folder_or_the_other_way_round_is_noticed_before_the_work_begins(
     run_main: Main, publish: Publish, input_path: Path, output_path: Path, name: str

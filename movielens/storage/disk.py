@@ -53,17 +53,19 @@ class DiskStorage:
             return Path(file.name).stat().st_mtime
 
     def require_writable(self, folder: str, *names: str) -> None:
-        for path in (folder, *map(str, Path(folder).parents)):
-            if os.path.isdir(path):  # noqa: PTH112  # a Path raises where it may not look
-                break
-            if os.path.exists(path):  # noqa: PTH110  # as above
-                raise UsageError(f"{path} is a file: choose another --output_path")
+        nearest = folder
+        while not os.path.isdir(nearest):  # noqa: PTH112  # a Path raises where it may not look
+            if os.path.lexists(nearest):
+                is_file = os.path.exists(nearest)  # noqa: PTH110  # as above
+                kind = "file" if is_file else "link that leads nowhere"
+                raise UsageError(f"{nearest} is a {kind}: choose another --output_path")
+            nearest = str(Path(nearest).parent)
         below = [join(folder, name) for name in names]
         for path in filter(os.path.islink, below):
             raise UsageError(f"{path} is a link: let it be a folder, or choose another --output_path")
-        for path in filter(os.path.isdir, [folder, *below]):
-            if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
-                raise StorageError(f"{path} cannot be written: permission denied")
+        require_access(nearest, folder)
+        for path in filter(os.path.isdir, below):
+            require_access(path, path)
 
     def uploads(self, folder: str) -> list[Entry]:  # noqa: ARG002  # the protocol's
         return []
@@ -140,6 +142,14 @@ class DiskStorage:
         while Path(folder).is_dir():
             with refusals_of(folder, "deleted"), suppress(FileNotFoundError):  # another run deletes it, too
                 shutil.rmtree(folder)
+
+
+def require_access(folder: str, wanted: str) -> None:
+    """Raises StorageError, about what is wanted, where nothing can be made in a folder."""
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        reason = "read-only file system" if is_read_only else "permission denied"
+        raise StorageError(f"{wanted} cannot be written: {reason}")
 
 
 class ReadFile(io.FileIO):
