@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,8 +115,13 @@ def catch_signals(say: Callable[[int], object]) -> None:
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """Keeps anybody from handling signals in another way: with Spark's handler an interrupt is a call that failed."""
-    place = signal.signal
-    signal.signal = lambda number, _: signal.getsignal(number)  # type: ignore[assignment]  # for a while
+    place, here = signal.signal, os.getpid()
+
+    def keep(number: signal.Signals, handler: Any) -> Any:
+        # in the child that is to become Java, which ignores interrupts, it is as ever
+        return signal.getsignal(number) if os.getpid() == here else place(number, handler)
+
+    signal.signal = keep  # type: ignore[assignment]  # for a while
     try:
         yield
     finally:
