@@ -117,9 +117,10 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
 
     with pytest.MonkeyPatch.context() as patch:
         # for the suite's one Spark; the job itself sets none of these but the folder
+        # as it is here, and not where a test that happens to start it has its own temporary files
+        temporary = tempfile.gettempdir()
         settings = {
-            # as it is here, and not where a test that happens to start it has its own temporary files
-            "spark.local.dir": tempfile.gettempdir(),
+            "spark.local.dir": temporary,
             "spark.ui.enabled": "false",
             # what a terminal would show is none of what the tests compare
             "spark.ui.showConsoleProgress": "false",
@@ -145,7 +146,7 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
             f"--properties-file '{SPARK_CONF}/spark-defaults.conf' --master local[2] --driver-class-path '{S3_JARS}/*' "
             f"{options} pyspark-shell",
         )
-        patch.setenv("SPARK_SUBMIT_OPTS", f"{QUICK_JAVA_OPTIONS} {LOG_CONFIGURATION}")
+        patch.setenv("SPARK_SUBMIT_OPTS", f"{QUICK_JAVA_OPTIONS} {LOG_CONFIGURATION} -Djava.io.tmpdir={temporary}")
         patch.delenv("SPARK_CONF_DIR", raising=False)
         yield session
     for started_session in started.values():
