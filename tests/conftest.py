@@ -116,9 +116,9 @@ def sessions(s3_proxy: s3server.FaultyProxy) -> Iterator[Callable[[str], Any]]: 
         return started[engine]
 
     with pytest.MonkeyPatch.context() as patch:
-        # for the suite's one Spark; the job itself sets none of these but the folder
-        # as it is here, and not where a test that happens to start it has its own temporary files
+        # as it is here, and not where a test that happens to start Spark has its own temporary files
         temporary = tempfile.gettempdir()
+        # for the suite's one Spark; the job itself sets none of these but the folder
         settings = {
             "spark.local.dir": temporary,
             "spark.ui.enabled": "false",

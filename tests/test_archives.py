@@ -19,7 +19,7 @@ import pytest
 from movielens import archives
 from tests.support.golden import assert_golden
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import Main, Publish, job_command, job_environment
+from tests.support.jobs import Main, Publish, job_command, job_environment, run_job
 from tests.support.places import Bucket
 from tests.support.project import ROOT
 from tests.support.results import assert_equal_by_check, manifest_of, rows_of, visible_names
@@ -229,11 +229,7 @@ def test_a_disk_that_fails_while_the_archive_is_unpacked_is_no_fault_of_the_arch
 ) -> None:
     # given a temporary folder in which no file may be as long as the ratings are
     archive = zipped(tmp_path / "in.zip", {name: ROOT / "dataset" / name for name in ("movies.dat", "ratings.dat")})
-    command = job_command("sail", "--input_path", archive, "--output_path", output_path)
-    done = subprocess.run(
-        ["bash", "-c", 'ulimit -f 200 && exec "$@"', "bash", *command],
-        env=job_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_job("sail", "--input_path", archive, "--output_path", output_path, ulimit="-f 200")
     # then that is said, and a scheduler may try again
     assert done.returncode == 1
     *_, said = done.stderr.splitlines()

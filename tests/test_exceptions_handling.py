@@ -23,7 +23,7 @@ from movielens.storage import disk
 from movielens.storage.refusals import StorageError
 from tests.support.golden import assert_golden
 from tests.support.inputs import write_input
-from tests.support.jobs import Main, job_command, job_environment, run_job
+from tests.support.jobs import Main, disturb_when_all_is_written, job_environment, run_job
 from tests.support.project import ROOT
 from tests.support.results import rows_of, visible_names
 
@@ -355,15 +355,8 @@ def test_an_input_that_changes_while_it_is_read_is_not_published(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given somebody who overwrites the input when half of the work is done
-    write = tables.write_dataset
-
-    def write_and_disturb(frame: object, folder: str, name: str, *check: object) -> int:
-        rows: int = write(frame, folder, name, *check)
-        if name == "top_movies_per_user":
-            (input_path / "ratings.dat").write_bytes(b"1::10::5::100\n" * 6)
-        return rows
-
-    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    ratings = input_path / "ratings.dat"
+    disturb_when_all_is_written(monkeypatch, lambda: ratings.write_bytes(b"1::10::5::100\n" * 6))
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
     assert_golden("input_changed", said.splitlines()[-1] + "\n", input=input_path)
     assert status == 3
@@ -374,16 +367,11 @@ def test_an_input_that_cannot_be_reached_any_more_is_bad_input(
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given somebody who puts a link that leads nowhere else than to itself in the place of the input
-    write = tables.write_dataset
+    def replace_by_link() -> None:
+        input_path.rename(input_path.with_suffix(".away"))
+        input_path.symlink_to(input_path.name)
 
-    def write_and_disturb(frame: object, folder: str, name: str, *check: object) -> int:
-        rows: int = write(frame, folder, name, *check)
-        if name == "top_movies_per_user":
-            input_path.rename(input_path.with_suffix(".away"))
-            input_path.symlink_to(input_path.name)
-        return rows
-
-    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    disturb_when_all_is_written(monkeypatch, replace_by_link)
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
     assert said.splitlines()[-1] == (
         f"movielens_pipeline: error: {input_path} cannot be read: too many levels of symbolic links; "
@@ -434,11 +422,7 @@ def test_what_the_disk_refuses_while_a_file_is_read_is_said_of_that_file() -> No
 
 
 def test_where_no_temporary_file_can_be_made_a_line_says_so(input_path: Path, output_path: Path) -> None:
-    command = job_command("sail", "--input_path", input_path, "--output_path", output_path)
-    done = subprocess.run(
-        ["bash", "-c", 'ulimit -f 0 && exec "$@"', "bash", *command],
-        env=job_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_job("sail", "--input_path", input_path, "--output_path", output_path, ulimit="-f 0")
     assert done.returncode == 1
     [said] = done.stderr.splitlines()
     assert said.startswith("movielens_pipeline: error: no folder for temporary files can be made (")
@@ -449,17 +433,14 @@ def test_an_input_that_changes_to_one_of_the_same_size_and_time_is_not_published
     engine: str, run_main: Main, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given somebody who writes other bytes, as many, and sets the time back
-    write, ratings = tables.write_dataset, input_path / "ratings.dat"
+    ratings = input_path / "ratings.dat"
 
-    def write_and_disturb(frame: object, folder: str, name: str, *check: object) -> int:
-        rows: int = write(frame, folder, name, *check)
-        if name == "top_movies_per_user":
-            before = ratings.stat()
-            ratings.write_bytes(ratings.read_bytes()[::-1])
-            os.utime(ratings, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return rows
+    def reverse() -> None:
+        before = ratings.stat()
+        ratings.write_bytes(ratings.read_bytes()[::-1])
+        os.utime(ratings, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    disturb_when_all_is_written(monkeypatch, reverse)
     status, said = run_main(engine, "--input_path", input_path, "--output_path", output_path)
     assert_golden("input_changed", said.splitlines()[-1] + "\n", input=input_path)
     assert status == 3

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from check_local_results import main as check_main
-from movielens import run, tables
+from movielens import run
 from movielens.history import HISTORY
 from movielens.storage.hadoop import HadoopStorage
 from tests.support.hdfs import Hdfs
 from tests.support.inputs import RATINGS, rating_lines, write_input
-from tests.support.jobs import Main, Publish
+from tests.support.jobs import Main, Publish, disturb_when_all_is_written
 from tests.support.places import HdfsFolder
 from tests.support.results import DATASETS, assert_equal_by_check
 
@@ -63,15 +63,8 @@ def test_an_output_path_on_hdfs_that_is_a_file_or_below_one_is_wrong_usage(
 def test_an_input_on_hdfs_that_changes_to_one_of_the_same_size_is_not_published(
     run_main: Main, hdfs_server: Hdfs, hdfs_input: str, hdfs_path: HdfsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, name = tables.write_dataset, f"{hdfs_path.folder}-input/ratings.dat"
-
-    def write_and_disturb(frame: Any, folder: str, dataset: str, *check: object) -> int:
-        rows = write(frame, folder, dataset, *check)
-        if dataset == "top_movies_per_user":
-            hdfs_server.write(name, (hdfs_server.read(name) or b"")[::-1])
-        return rows
-
-    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    name = f"{hdfs_path.folder}-input/ratings.dat"
+    disturb_when_all_is_written(monkeypatch, lambda: hdfs_server.write(name, (hdfs_server.read(name) or b"")[::-1]))
     status, said = run_main("spark", "--input_path", hdfs_input, "--output_path", hdfs_path.address)
     assert status == 3
     assert said.splitlines()[-1].endswith(f"{hdfs_input} changed while it was read; nothing was published")

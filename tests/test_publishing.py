@@ -737,28 +737,23 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work_begins(publish:
 
 
 @pytest.mark.parametrize("below", ["", "/below", "/below/that"])
-def test_an_output_path_that_is_a_file_or_below_one_is_wrong_usage(
-    engine: str, run_main: Main, input_path: Path, output_path: Path, below: str
+@pytest.mark.parametrize("kind", ["file", "link that leads nowhere"])
+def test_an_output_path_that_is_no_folder_or_below_what_is_none_is_wrong_usage(
+    engine: str, run_main: Main, input_path: Path, output_path: Path, kind: str, below: str
 ) -> None:
-    output_path.write_text("theirs")
+    if kind == "file":
+        output_path.write_text("theirs")
+    else:
+        output_path.symlink_to("/nonexistent/theirs")
     status, said = run_main(engine, "--input_path", input_path, "--output_path", f"{output_path}{below}")
     assert status == 2
     assert said.splitlines()[-1] == (
-        f"movielens_pipeline: error: {output_path} is a file: choose another --output_path"
+        f"movielens_pipeline: error: {output_path} is a {kind}: choose another --output_path"
     )
-    assert output_path.read_text() == "theirs"
-
-
-@pytest.mark.parametrize("below", ["", "/below"])
-def test_an_output_path_that_is_a_link_to_nowhere_or_below_one_is_wrong_usage(
-    engine: str, run_main: Main, input_path: Path, output_path: Path, below: str
-) -> None:
-    output_path.symlink_to("/nonexistent/folder")
-    status, said = run_main(engine, "--input_path", input_path, "--output_path", f"{output_path}{below}")
-    assert status == 2
-    assert said.splitlines()[-1] == (
-        f"movielens_pipeline: error: {output_path} is a link that leads nowhere: choose another --output_path"
-    )
+    if kind == "file":
+        assert output_path.read_text() == "theirs"
+    else:
+        assert output_path.readlink() == Path("/nonexistent/theirs")
 
 
 @pytest.mark.parametrize("name", ["_staging", "_journal", "_manifest.json", "_history.jsonl", "ratings"])

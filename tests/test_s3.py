@@ -21,7 +21,7 @@ from tests import stress
 from tests.support import s3server
 from tests.support.golden import assert_golden
 from tests.support.inputs import MOVIES, RATINGS, movie_lines, rating_lines, real_data, write_input
-from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, job_command, job_environment
+from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, disturb_when_all_is_written, job_command, job_environment
 from tests.support.places import Bucket
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check
@@ -182,16 +182,13 @@ def test_an_input_in_a_bucket_that_changes_to_one_of_the_same_size_is_not_publis
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     # given somebody who writes other bytes, as many, perhaps within the second in which the first were written
-    write, key = tables.write_dataset, f"{s3_input.partition(s3server.BUCKET)[2].strip('/')}/ratings.dat"
+    key = f"{s3_input.partition(s3server.BUCKET)[2].strip('/')}/ratings.dat"
 
-    def write_and_disturb(frame: Any, folder: str, name: str, *check: object) -> int:
-        rows = write(frame, folder, name, *check)
-        if name == "top_movies_per_user":
-            content = s3_server.client.get_object(Bucket=s3server.BUCKET, Key=key)["Body"].read()
-            s3_server.client.put_object(Bucket=s3server.BUCKET, Key=key, Body=content[::-1])
-        return rows
+    def reverse() -> None:
+        content = s3_server.client.get_object(Bucket=s3server.BUCKET, Key=key)["Body"].read()
+        s3_server.client.put_object(Bucket=s3server.BUCKET, Key=key, Body=content[::-1])
 
-    monkeypatch.setattr(tables, "write_dataset", write_and_disturb)
+    disturb_when_all_is_written(monkeypatch, reverse)
     status, said = run_main(engine, "--input_path", s3_input, "--output_path", output_path)
     assert status == 3
     assert said.splitlines()[-1].endswith(f"{s3_input} changed while it was read; nothing was published")

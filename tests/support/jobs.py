@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from movielens import runs
+import pytest
+
+from movielens import runs, tables
 from tests.support.project import ROOT
 
 # What the fixtures of these names give: run_main, publish
@@ -59,13 +61,27 @@ def job_environment() -> dict[str, str]:
     return environment
 
 
-def run_job(engine: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs the job in a process of its own to its end."""
+def run_job(engine: str, *arguments: object, ulimit: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the job in a process of its own to its end, within a limit of the shell's where one is given."""
+    limited = ["bash", "-c", f'ulimit {ulimit} && exec "$@"', "bash"] if ulimit else []
     return subprocess.run(
-        job_command(engine, *arguments),
+        [*limited, *job_command(engine, *arguments)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
         **{"env": job_environment(), **options},
     )
+
+
+def disturb_when_all_is_written(patch: pytest.MonkeyPatch, disturb: Callable[[], object]) -> None:
+    """Has something done when a run in this process has written its last dataset, and before it publishes."""
+    write = tables.write_dataset
+
+    def write_and_disturb(frame: Any, folder: str, name: str, *check: Any) -> int:
+        rows = write(frame, folder, name, *check)
+        if name == "top_movies_per_user":
+            disturb()
+        return rows
+
+    patch.setattr(tables, "write_dataset", write_and_disturb)
