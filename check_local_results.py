@@ -19,18 +19,21 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import boto3
 import duckdb
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+TRIES = 10  # as often as a newer result may replace the one that is being compared
+REFUSALS = (Boto3Error, BotoCoreError, ClientError)
 ROWS_SHOWN = 5
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK = 16 * 2**20
@@ -193,32 +196,37 @@ def local_file(address: str, scratch: Path) -> Path:
     copy = scratch / PurePosixPath(name).name
     try:
         boto3.client("s3").download_file(bucket, name, str(copy))
-    except (BotoCoreError, ClientError) as error:
+    except REFUSALS as error:
         raise CannotCompareError(f"{address} cannot be read: {error}") from error
     return copy
 
 
+def bucket_and_prefix(address: str) -> tuple[str, str]:
+    """The bucket of s3://bucket/folder, and what the keys below the folder begin with."""
+    scheme, _, place = address.partition("://")
+    if scheme == "hdfs":
+        raise CannotCompareError(f"{address}: compare a copy on disk: hadoop fs -copyToLocal {address} FOLDER")
+    if scheme not in ("s3", "s3a"):
+        raise CannotCompareError(f"{address} is neither a folder nor s3://bucket/folder")
+    bucket, _, folder = place.rstrip("/").partition("/")
+    return bucket, f"{folder}/" if folder else ""
+
+
 def local_folder(path: str | Path, scratch: Path) -> Path:
     """The folder, or a copy of what a bucket holds below an address s3://bucket/folder."""
-    scheme, separator, place = str(path).partition("://")
-    if not separator:
+    if "://" not in str(path):
         return Path(path)
-    bucket, _, folder = place.rstrip("/").partition("/")
-    if scheme == "hdfs":
-        raise CannotCompareError(f"{path}: compare a copy on disk: hadoop fs -copyToLocal {path} FOLDER")
-    if scheme not in ("s3", "s3a"):
-        raise CannotCompareError(f"{path} is neither a folder nor s3://bucket/folder")
-    copy = scratch / f"copy of {folder.replace('/', ' ')}"
-    prefix = f"{folder}/" if folder else ""
+    bucket, prefix = bucket_and_prefix(str(path))
+    copy = scratch / f"copy of {prefix.replace('/', ' ')}"
     client = boto3.client("s3")
     try:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for found in page.get("Contents", []):
                 name = found["Key"][len(prefix) :]
-                if name and not name.endswith("/") and not name.startswith("_staging/"):
+                if name and not name.endswith("/"):
                     (copy / name).parent.mkdir(parents=True, exist_ok=True)
                     client.download_file(bucket, found["Key"], str(copy / name))
-    except (BotoCoreError, ClientError) as error:
+    except REFUSALS as error:
         raise CannotCompareError(f"{path} cannot be read: {error}") from error
     if not copy.exists():
         raise CannotCompareError(f"{path} not found")
@@ -341,47 +349,246 @@ def first_line(file: Path) -> str:
     return next((line.decode("iso-8859-1") for line in lines if line.strip(b" \t")), "")
 
 
-def parquet(files: list[str]) -> str:
+def parquet(files: list[Path]) -> str:
     """The rows of Parquet files as SQL; a folder `name=value` above them is no column."""
     return f"read_parquet({sql_list(files)}, hive_partitioning = false)"
 
 
-def sql_list(files: list[str]) -> str:
+def sql_list(files: Sequence[Path | str]) -> str:
     """The files as a list in SQL, with wildcards in their names escaped."""
-    names = [re.sub(r"([*?\[])", r"[\1]", file).replace("'", "''") for file in files]
+    names = [re.sub(r"([*?\[])", r"[\1]", str(file)).replace("'", "''") for file in files]
     return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
 
-def count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+def count(connection: duckdb.DuckDBPyConnection, relation: str, rows: str = "count(*)") -> int:
     """The rows of a table or view."""
-    [rows] = connection.execute(f"SELECT count(*) FROM {relation}").fetchone() or (0,)
-    return int(rows)
+    [found] = connection.execute(f"SELECT {rows} FROM {relation}").fetchone() or (0,)
+    return int(found)
 
 
-def datasets_in_manifest(output_path: Path) -> dict[str, dict[str, list[str]]] | None:
-    """What the manifest says of each dataset; None where there is no manifest."""
-    manifest = output_path / "_manifest.json"
-    if not manifest.is_file():
-        return None
+# --------------------------------------------------------------------------------------------------------------------
+# What is published
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset: its files as paths below the output, their bytes, and their rows.
+
+    Without a manifest rows are None; manifests of early versions have no sizes.
+    """
+
+    files: list[str]
+    sizes: list[int]
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """The result that stands: the name of its manifest, empty without one, and its datasets by name."""
+
+    manifest: str
+    datasets: dict[str, Dataset]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An output on disk."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return self.path.is_dir()
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in one of its folders; none if there is no such folder."""
+        try:
+            return [entry.name for entry in (self.path / folder).iterdir() if entry.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None if there is no such file."""
+        try:
+            return (self.path / name).read_bytes() if (self.path / name).is_file() else None
+        except FileNotFoundError:
+            return None
+
+    def local(self, name: str, _: Path) -> Path:
+        """Where the file is on this machine."""
+        return self.path / name
+
+
+class Bucket:
+    """An output in a bucket, with the methods of Folder."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.bucket, self.prefix = bucket_and_prefix(address)
+        self.client = boto3.client("s3")
+
+    def __str__(self) -> str:
+        return self.address
+
+    def exists(self) -> bool:
+        """Whether any object is below the address."""
+        with self.refusals():
+            return bool(self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)["KeyCount"])
+
+    def names(self, folder: str) -> list[str]:
+        """As those of Folder."""
+        prefix = f"{self.prefix}{folder}/"
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        with self.refusals():
+            return [found["Key"][len(prefix) :] for page in pages for found in page.get("Contents", [])]
+
+    def read(self, name: str) -> bytes | None:
+        """As that of Folder."""
+        with self.refusals():
+            try:
+                return bytes(self.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}{name}")["Body"].read())
+            except self.client.exceptions.NoSuchKey:
+                return None
+
+    def local(self, name: str, scratch: Path) -> Path:
+        """Where a copy of the object is; nothing is there if there is no such object."""
+        copy = scratch / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with self.refusals():
+            try:
+                self.client.download_file(self.bucket, f"{self.prefix}{name}", str(copy))
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+                    raise
+        return copy
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Turns what boto3 raises into CannotCompareError."""
+        try:
+            yield
+        except REFUSALS as error:
+            raise CannotCompareError(f"{self} cannot be read: {error}") from error
+
+
+def published_at(output: Folder | Bucket, tries: int = TRIES) -> Published:
+    """The result of the manifest with the highest number, else of `_manifest.json`, else of all files in the folders.
+
+    Skips a manifest that is cut off. Raises CannotCompareError if nothing is published.
+    """
+    numbers = [name for name in output.names("_manifests") if re.fullmatch(r"[1-9][0-9]*\.json", name)]
+    numbered = [f"_manifests/{name}" for name in sorted(numbers, key=lambda name: int(name[:-5]), reverse=True)]
+    damaged = ""
+    for name in [*numbered, "_manifest.json"]:
+        content = output.read(name)
+        if content is None and name in numbered:  # a higher number came
+            return published_at(output, tries - 1) if tries else replaced_too_often(output)
+        try:
+            if content is not None:
+                return Published(name, datasets_of(json.loads(content), f"{output}/{name}"))
+        except (ValueError, RecursionError):
+            damaged = damaged or name
+    if damaged:
+        raise CannotCompareError(f"{output}/{damaged} is damaged; run the job again")
+    if not output.exists():
+        raise CannotCompareError(f"{output} not found")
+    datasets = {}
+    for dataset in [*COLUMNS, "rejects"]:
+        names = sorted(name for name in output.names(dataset) if name.endswith(".parquet"))
+        datasets[dataset] = Dataset([f"{dataset}/{name}" for name in names], [], None)
+    return Published("", datasets)
+
+
+def datasets_of(manifest: Any, name: str) -> dict[str, Dataset]:
+    """The datasets of a manifest. Raises CannotCompareError if there are none, or if the job did not write it."""
     try:
-        return dict(json.loads(manifest.read_bytes())["datasets"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise CannotCompareError(f"{manifest} is damaged") from error
+        datasets = {
+            dataset: Dataset(list(told["files"]), list(told.get("file_bytes", [])), told["rows"])
+            for dataset, told in manifest["datasets"].items()
+        }
+        is_of_the_job = all(map(is_dataset, datasets.values()))
+    except (AttributeError, KeyError, TypeError):
+        is_of_the_job = False
+    if not is_of_the_job:
+        raise CannotCompareError(f"{name} is not a manifest of the job: remove it, or check another --output_path")
+    if not datasets:
+        raise CannotCompareError(f"{name} lists no dataset: run the job first")
+    return datasets
 
 
-def published_files(output_path: Path, dataset: str) -> list[str]:
-    """The files of a published dataset: those that the manifest lists, or all where there is no manifest."""
-    datasets = datasets_in_manifest(output_path)
-    if datasets is not None:
-        return [str(output_path / file) for file in datasets.get(dataset, {"files": []})["files"]]
-    return sorted(str(file) for file in (output_path / dataset).glob("*.parquet"))
+def is_dataset(found: Dataset) -> bool:
+    """Whether the job may have written this: each file lies directly in a folder of the output."""
+    parts = [file.split("/") for file in found.files]
+    return (
+        all(len(names) == 2 and not {"", ".", ".."} & set(names) for names in parts)  # noqa: PLR2004  # folder and name
+        and len(found.sizes) in (0, len(found.files))
+        and all(isinstance(number, int) for number in [found.rows, *found.sizes])
+    )
 
 
-def compare(connection: duckdb.DuckDBPyConnection, output_path: Path, dataset: str) -> list[str]:
-    """Compares a published dataset with its expected table; the report's lines, one when they are equal."""
-    files = published_files(output_path, dataset)
+def replaced_too_often(output: Folder | Bucket) -> NoReturn:
+    """Raises CannotCompareError."""
+    raise CannotCompareError(f"{output} was published anew {TRIES} times while it was read; run the check again")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Comparison
+
+
+def compare_all(
+    connection: duckdb.DuckDBPyConnection, output: Folder | Bucket, published: Published, rejected: int, scratch: Path
+) -> list[list[str]]:
+    """Compares all datasets with their expected tables; the lines of the report for each, one if they are equal."""
+    reports = []
+    for dataset in [*COLUMNS, "rejects"]:
+        told = published.datasets.get(dataset, Dataset([], [], None))
+        files = [output.local(file, scratch) for file in told.files]
+        try:
+            difference = damage(connection, published, dataset, files)
+            if difference:
+                reports.append([f"{dataset}: DIFFERENT: {difference}"])
+            elif dataset == "rejects":
+                reports.append(compare_rejects(connection, files, rejected))
+            elif files:
+                reports.append(compare(connection, files, dataset))
+            else:
+                reports.append([f"{dataset}: DIFFERENT: {output}/{dataset} has no Parquet file"])
+        except duckdb.Error as error:
+            reports.append([f"{dataset}: DIFFERENT: {str(error).splitlines()[0]}"])
+    unknown = published.datasets.keys() - {*COLUMNS, "rejects"}
+    return reports + [[f"{dataset}: DIFFERENT: this check does not know it"] for dataset in sorted(unknown)]
+
+
+def damage(connection: duckdb.DuckDBPyConnection, published: Published, dataset: str, files: list[Path]) -> str:
+    """How the files of a dataset differ from what the manifest says of them; empty if they do not."""
+    told = published.datasets.get(dataset)
+    if told is None or not published.manifest:
+        return ""
     if not files:
-        return [f"{dataset}: DIFFERENT: {output_path / dataset} has no Parquet file"]
+        return f"{published.manifest} lists no file of it"
+    sizes = [size_of(file) for file in files]
+    for name, size, expected in zip(told.files, sizes, told.sizes or sizes, strict=True):
+        if size is None:
+            return f"{name} is missing"
+        if size != expected:
+            return f"{name} has {size:,} bytes; {published.manifest} says {expected:,}"
+    rows = count(connection, f"parquet_file_metadata({sql_list(files)})", "sum(num_rows)")
+    return "" if rows == told.rows else f"its files have {rows:,} rows; {published.manifest} says {told.rows:,}"
+
+
+def size_of(file: Path) -> int | None:
+    """The bytes of a file; None if there is no such file."""
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except FileNotFoundError:
+        return None
+
+
+def compare(connection: duckdb.DuckDBPyConnection, files: list[Path], dataset: str) -> list[str]:
+    """Compares the rows of a dataset with its expected table; the report's lines, one when they are equal."""
     connection.execute(f"CREATE OR REPLACE VIEW published AS FROM {parquet(files)}")
     described = connection.execute("SELECT column_name, column_type FROM (DESCRIBE published)").fetchall()
     columns = ", ".join(f"{name} {kind}" for name, kind in described)
@@ -402,36 +609,30 @@ def compare(connection: duckdb.DuckDBPyConnection, output_path: Path, dataset: s
     return report + [f"  {'missing' if row[-1] < 0 else 'extra'} {row[:-1]}" for row in connection.fetchall()]
 
 
-def compare_rejects(connection: duckdb.DuckDBPyConnection, output_path: Path, expected: int) -> list[str]:
+def compare_rejects(connection: duckdb.DuckDBPyConnection, files: list[Path], expected: int) -> list[str]:
     """Compares the number of published rejects with the expected one; the report's line."""
-    files = published_files(output_path, "rejects")
     rejects = count(connection, parquet(files)) if files else 0
     verdict = "equal" if rejects == expected else f"DIFFERENT: expected {expected:,}"
     return [f"rejects: {verdict}: {rejects:,} rows"]
 
 
-def compared(dataset: str, comparison: Callable[[], list[str]]) -> list[str]:
-    """The report of a comparison, also where a published file cannot be read."""
-    try:
-        return comparison()
-    except duckdb.Error as error:
-        return [f"{dataset}: DIFFERENT: {str(error).splitlines()[0]}"]
-
-
 def check(input_path: str | Path, output_path: str | Path) -> bool:
     """Prints the comparison of all datasets and tells whether all are equal."""
+    output = Bucket(str(output_path)) if "://" in str(output_path) else Folder(Path(output_path))
+    published_at(output)  # raises before the work begins
     with tempfile.TemporaryDirectory() as scratch:
-        output = local_folder(output_path, Path(scratch))
-        if not output.is_dir():
-            raise CannotCompareError(f"{output} not found")
         connection = duckdb.connect(config={"temp_directory": scratch, "preserve_insertion_order": False})
         rejected = derive(connection, release_folder(input_path, Path(scratch)), Path(scratch))
-        reports = [compared(dataset, partial(compare, connection, output, dataset)) for dataset in COLUMNS]
-        reports.append(compared("rejects", partial(compare_rejects, connection, output, rejected)))
-        unknown = {*(datasets_in_manifest(output) or ())} - {*COLUMNS, "rejects"}
-        reports += [[f"{dataset}: DIFFERENT: this check does not know it"] for dataset in sorted(unknown)]
-    print("\n".join(line for report in reports for line in report))
-    return all(": equal: " in report[0] for report in reports)
+        for _ in range(TRIES):
+            published = published_at(output)
+            with tempfile.TemporaryDirectory(dir=scratch) as copies:
+                reports = compare_all(connection, output, published, rejected, Path(copies))
+            is_equal = all(": equal: " in report[0] for report in reports)
+            # a newer result deletes the files of the one before it
+            if is_equal or published_at(output) == published:
+                print("\n".join(line for report in reports for line in report))
+                return is_equal
+    replaced_too_often(output)
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:

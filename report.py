@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 HERE = Path(__file__).resolve().parent
 
 if TYPE_CHECKING:
+    from page.figures import Figures
     from page.published import Result
 
 
@@ -45,35 +46,39 @@ def use_environment() -> None:
 
 def make_page(output_path: str, html: Path) -> None:
     """Writes the page of the result at a folder or at s3://bucket/folder. Raises PipelineError."""
+    from page.findings import describe
+    from page.published import TRIES, ReplacedError, find_result
+    from page.rendering import render
+
+    now = datetime.now(timezone.utc)
+    for _ in range(TRIES):
+        with suppress(ReplacedError):
+            result = find_result(output_path)
+            figures = figures_of(result, now)
+            return write(html, render(describe(result, figures, now), figures.search))
+    raise ReplacedError(output_path)
+
+
+def figures_of(result: Result, now: datetime) -> Figures:
+    """The numbers of a result. Raises ReplacedError if a newer one took its place, else PipelineError."""
     import duckdb
 
     from movielens.contract import BadInputError, PipelineError
     from page.figures import measure
-    from page.findings import describe
-    from page.published import fetch, find_result
-    from page.rendering import render
+    from page.published import fetch
 
-    now = datetime.now(timezone.utc)
-    result = find_result(output_path)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             figures = measure(fetch(result, Path(scratch)), now, Path(scratch))
     except (duckdb.Error, PipelineError) as error:
-        require_still_there(result)
+        result.require_still_there()
         if isinstance(error, PipelineError):
             raise
         [first, *_] = str(error).splitlines()
         raise BadInputError(f"{result.output} cannot be read: {first}") from error
-    require_still_there(result)
-    write(html, render(describe(result, figures, now), figures.search))
-
-
-def require_still_there(result: Result) -> None:
-    """Raises BusyError when another result took the place of the one that was read."""
-    from movielens.contract import BusyError
-
-    if not result.is_still_there():
-        raise BusyError(f"{result.output} was published anew while it was read; try again")
+    if not result.is_numbered:
+        result.require_still_there()
+    return figures
 
 
 def write(html: Path, page: str) -> None:
@@ -98,8 +103,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="report",
         description="Makes one HTML file, a page to look at, from what the job published, and prints where it is.",
-        epilog="Exit status: 0 done, 1 unexpected failure, 2 usage, 3 no result or a damaged one, 4 the output is "
-        "being published.",
+        epilog="Exit status: 0 done, 1 unexpected failure, 2 usage, 3 no result or a damaged one, 4 try again: "
+        "runs are publishing.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -27,14 +27,16 @@ def is_run(found: Any) -> bool:
     """Whether that is the summary of a run, as far as it is used. Raises what looking at something else raises."""
     times = (utc(found["started"]), utc(found["finished"]))
     rows = [dataset["rows"] for dataset in found["datasets"].values()]
-    return all(times) and isinstance(found["run_id"], str) and all(isinstance(count, int) for count in rows)
+    has_number = isinstance(found.get("number"), int | None)
+    return all(times) and has_number and isinstance(found["run_id"], str) and all(type(count) is int for count in rows)
 
 
-def with_run(content: bytes, run: dict[str, Any]) -> bytes:
-    """A history with a run as its last one, and no more than the last runs that are kept; a run is in it once."""
+def with_runs(content: bytes, published: list[dict[str, Any]]) -> bytes:
+    """A history with these runs added, in the order of their numbers, if it lacks them; it keeps the last runs."""
     runs = read_history(content)
-    if not any(run["run_id"] == other["run_id"] for other in runs):
-        runs.append(run)
+    known = {run["run_id"] for run in runs}
+    runs += [run for run in published if run["run_id"] not in known]
+    runs.sort(key=lambda run: run.get("number") or 0)  # those of version 0.6 have none, and stay in their order
     return b"".join(as_line(run) for run in runs[-RUNS_KEPT:])
 
 

@@ -1,7 +1,7 @@
-"""The manifest, which says what is published, and the journal, which says what is being published.
+"""The manifest, which says what is published.
 
-Both may have been written by an earlier version, be half written, or be somebody else's. What they name is moved and
-deleted, so every field is looked at before it is acted on.
+One that the job finds may be of version 0.6, cut off, or somebody else's. The job deletes what a manifest names, so it
+looks at every field before it acts on it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from movielens.contract import SCHEMAS, UsageError
-from movielens.runs import RUN_ID, utc
+from movielens.contract import SCHEMAS, VERSION, UsageError
+from movielens.runs import RUN_ID, utc, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from movielens.storage import Storage
 
 SCHEMA_VERSION = 1
+DEPTH = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Manifest:
     `previous` has the run id of the result before and the rows of its datasets; None for a first one. `input_texts` has
     the files, bytes and lines of ratings and movies, `rejects_by_reason` a dataset, a reason and the lines of each, and
     `seconds` those of each phase before publishing, and all. Earlier versions did not write what has a default here.
+
+    `number` is the one under which it is committed; 0 for a result of version 0.6. `restates` is the number of an
+    earlier commit whose result this one repeats, or None. No datasets means that nothing was published yet.
     """
 
     run_id: str
@@ -59,7 +63,14 @@ class Manifest:
     max_rejects: int | None = None
     rejects_by_reason: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+    restates: int | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def nothing(cls, run_id: str) -> Manifest:
+        """The manifest of a place where nothing was published yet."""
+        return cls(run_id, VERSION, {}, utc_now(), utc_now(), [], 0, {})
 
     def to_json(self) -> bytes:
         """The manifest as it is written."""
@@ -89,6 +100,9 @@ class Manifest:
         require(manifest.previous is None or isinstance(manifest.previous["rows"], dict))
         require(all(isinstance(file["bytes"], int) for file in manifest.input_files))
         require(all(isinstance(told, dict) for told in (manifest.engine, manifest.input_texts, manifest.seconds)))
+        require(type(manifest.number) is int and manifest.number >= 0)
+        require(manifest.restates is None or type(manifest.restates) is int)
+        manifest.to_json()  # raises UnicodeEncodeError, a ValueError, for half a character
         return manifest
 
     @property
@@ -111,48 +125,11 @@ class Manifest:
         return set(self.sizes)
 
 
-@dataclass(frozen=True)
-class Journal:
-    """A generation of the journal: what is being published, and by whom. The highest one holds.
-
-    `earlier` is the result that stood there before. `removable` are files of earlier results and attempts that may be
-    in the folders of the datasets and are not of the new result.
-    """
-
-    generation: int
-    holder: str
-    manifest: Manifest
-    earlier: Manifest | None
-    removable: list[str]
-
-    def to_json(self) -> bytes:
-        """The journal as it is written."""
-        return as_json({"schema_version": SCHEMA_VERSION, **asdict(self)})
-
-    @classmethod
-    def from_json(cls, generation: int, content: bytes) -> Journal:
-        """The generation that was written. Raises as `Manifest.from_json`."""
-
-        def from_dict(found: Any) -> Journal:
-            require(found["generation"] == generation and RUN_ID.fullmatch(found["holder"]))
-            require(all(is_file_of(file.partition("/")[0], file) for file in found["removable"]))
-            earlier = None if found["earlier"] is None else Manifest.from_dict(found["earlier"])
-            return cls(generation, found["holder"], Manifest.from_dict(found["manifest"]), earlier, found["removable"])
-
-        return checked(from_dict, parsed(content))
-
-    @property
-    def known(self) -> set[str]:
-        """All files that it names: whatever of them is in the folders of the datasets is of this job."""
-        earlier = self.earlier.files if self.earlier else set()
-        return self.manifest.files | earlier | set(self.removable)
-
-
 class NotOursError(Exception):
-    """Something whole that is in the place of a manifest or a journal, and is none of this job's."""
+    """Another program wrote what is in the place of a manifest or a journal."""
 
 
-Kind = TypeVar("Kind", Manifest, Journal)
+Kind = TypeVar("Kind")
 
 
 def checked(from_dict: Callable[[Any], Kind], found: Any) -> Kind:
@@ -164,11 +141,22 @@ def checked(from_dict: Callable[[Any], Kind], found: Any) -> Kind:
 
 
 def parsed(content: bytes) -> Any:
-    """The JSON that was written. Raises ValueError where it is half written, or none."""
+    """The JSON that was written. Raises ValueError if it is cut off or no JSON, and NotOursError if it is too deep."""
     try:
-        return json.loads(content)
+        found = json.loads(content)
     except RecursionError as error:
-        raise ValueError from error
+        raise NotOursError from error
+    require_depth(found, DEPTH)
+    return found
+
+
+def require_depth(value: Any, levels: int) -> None:
+    """Raises NotOursError if a value is nested more deeply, for then Python could not write it again."""
+    if isinstance(value, dict | list):
+        if levels == 0:
+            raise NotOursError
+        for one in value.values() if isinstance(value, dict) else value:
+            require_depth(one, levels - 1)
 
 
 def require(holds: object) -> None:
@@ -188,31 +176,31 @@ def known(kind: type[Dataset | Manifest], content: dict[str, Any]) -> dict[str, 
     return {one.name: content[one.name] for one in fields(kind) if one.name in content}
 
 
+def columns_of(name: str) -> list[dict[str, str]]:
+    """The names and types of the columns of a dataset, as a manifest has them."""
+    columns = (column.split() for column in SCHEMAS[name].split(", "))
+    return [{"name": column, "type": kind.lower()} for column, kind in columns]
+
+
 def as_json(content: dict[str, Any]) -> bytes:
     """What is written for a person and for programs."""
     return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def read_manifest(storage: Storage, path: str) -> Manifest | None:
-    """The manifest at a path; None when there is none.
-
-    Raises ValueError where it is half written, and UsageError where it is not of this job.
-    """
+    """The manifest at a path; None if there is none. Raises as `parse_manifest`."""
     content = storage.read(path)
-    return None if content is None else ours(path, lambda: Manifest.from_json(content))
+    return None if content is None else parse_manifest(path, content)
 
 
-def read_journal(storage: Storage, path: str, generation: int) -> Journal | None:
-    """The generation of the journal at a path; as `read_manifest`."""
-    content = storage.read(path)
-    return None if content is None else ours(path, lambda: Journal.from_json(generation, content))
-
-
-def ours(path: str, parse: Callable[[], Kind]) -> Kind:
-    """What is made of the content at a path. Raises UsageError where it is not of this job."""
+def parse_manifest(path: str, content: bytes) -> Manifest:
+    """The manifest with this content. Raises ValueError if it is cut off, and UsageError if it is not of this job."""
     try:
-        return parse()
+        return Manifest.from_json(content)
     except NotOursError as error:
-        raise UsageError(
-            f"{path} is not of this job, and is left alone: remove it, or choose another --output_path"
-        ) from error
+        raise foreign(path) from error
+
+
+def foreign(path: str) -> UsageError:
+    """The error for a manifest or a journal that another program wrote."""
+    return UsageError(f"{path} is not of this job, and is left alone: remove it, or choose another --output_path")

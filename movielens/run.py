@@ -13,20 +13,19 @@ from movielens.earlier import require_ratio, standing_result
 from movielens.engines import engine_of
 from movielens.failures import explaining
 from movielens.inputs import find_archive, find_release, given_files, input_read, unpacked
-from movielens.manifest import Dataset, Manifest
+from movielens.manifest import Manifest
 from movielens.proof import NotPlainError, proving
-from movielens.publishing import Publication
+from movielens.publishing.publication import Publication
 from movielens.reading import TEXTS
 from movielens.rejects import stage_rejects
 from movielens.runs import new_run_id, utc_now
-from movielens.storage.paths import is_local, join
+from movielens.storage.paths import is_local
 from movielens.storage.refusals import StorageError, what_to_check
-from movielens.tables import columns_of
 from movielens.terminal import count_of, log, megabytes, phase
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pyspark.sql import SparkSession
 
@@ -108,25 +107,23 @@ def published(
 ) -> Manifest:
     """Makes the datasets of a release and publishes them; returns what is said of them."""
     publication = open_publication(engine_of(spark), arguments.output_path, summary)
-    if not publication.recover():
-        publication.sweep()
+    publication.output.recover()
+    publication.staging.sweep()
     with discarded_on_failure(publication):
         with unchanged(spark, release, arguments.input_path):
-            rows = make_datasets(spark, release, arguments, publication.staging, job, summary)
-        with explaining(arguments.input_path, arguments.output_path):
-            datasets = {name: describe_dataset(publication, name, count) for name, count in rows.items()}
+            rows = make_datasets(spark, release, arguments, publication.staging.folder, job, summary)
         for name, text in summary.input["texts"].items():
             rejects = (found["lines"] for found in summary.rejects_by_reason if found["dataset"] == name)
             text["lines"] = rows[name] + sum(rejects)
-        manifest = describe_result(datasets, release, arguments.max_rejects, summary)
+        draft = describe_result(rows, release, arguments.max_rejects, summary)
         with phase("publishing", timer=False) as done:
-            manifest = publication.publish(manifest, partial(require_ratio, arguments.min_ratio or 0.0, rows))
+            manifest = publication.publish(draft, rows, partial(require_ratio, arguments.min_ratio, rows))
             done("complete")
     return manifest
 
 
-def describe_result(datasets: dict[str, Dataset], release: Release, max_rejects: int, summary: Summary) -> Manifest:
-    """The manifest of what a run has made so far."""
+def describe_result(rows: Mapping[str, int], release: Release, max_rejects: int, summary: Summary) -> Manifest:
+    """The manifest of what a run has made so far, without its datasets."""
     return Manifest(
         run_id=str(summary.run_id),
         job_version=VERSION,
@@ -134,8 +131,8 @@ def describe_result(datasets: dict[str, Dataset], release: Release, max_rejects:
         started=summary.started,
         finished=utc_now(),
         input_files=accounted(release.given),
-        rejects=datasets["rejects"].rows if "rejects" in datasets else 0,
-        datasets=datasets,
+        rejects=rows.get("rejects", 0),
+        datasets={},
         input_path=summary.input["path"],
         input_format=summary.input["format"],
         input_texts=summary.input["texts"],
@@ -158,7 +155,7 @@ def open_publication(engine: Engine | Unstarted, output: str, summary: Summary) 
 
     def look() -> Publication:
         publication = Publication(engine.storage(output), output, str(summary.run_id))
-        publication.require_own_folders()
+        publication.output.require_own_folders()
         return publication
 
     return in_time(output, PipelineError, look)
@@ -183,10 +180,10 @@ def discarded_on_failure(publication: Publication) -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        publication.discard()
+        publication.staging.delete()
         raise type(error)(f"{error}; {publication.outcome()}") from error
     except BaseException:
-        publication.discard()
+        publication.staging.delete()
         raise
 
 
@@ -275,19 +272,3 @@ def written_and_proved(spark: SparkSession, proof: Proof, job: Job) -> dict[str,
             break
     proof.require_whole_files()
     return rows
-
-
-def describe_dataset(publication: Publication, name: str, rows: int) -> Dataset:
-    """What the manifest says of a staged dataset."""
-    folder = join(publication.staging, name)
-    files = sorted(
-        (file for file in publication.storage.entries(folder) if not file.name.startswith(("_", "."))),
-        key=lambda file: file.name,
-    )
-    return Dataset(
-        rows=rows,
-        bytes=sum(file.size for file in files),
-        columns=columns_of(name),
-        files=[join(name, file.name) for file in files],
-        file_bytes=[file.size for file in files],
-    )

@@ -32,6 +32,7 @@ class Summary:
     error: str | None = None
     run_id: str | None = None
     result_run_id: str | None = None  # of the result that stands in the end
+    number: int | None = None  # of its commit
     job_version: str = VERSION
     engine: dict[str, str | None] = field(default_factory=lambda: {"name": None, "version": None})
     started: str = field(default_factory=utc_now)
@@ -62,7 +63,7 @@ class Summary:
             for name, dataset in manifest.datasets.items()
         }
         self.rejects, self.rejects_by_reason = manifest.rejects, manifest.rejects_by_reason
-        self.result_run_id = manifest.run_id
+        self.result_run_id, self.number = manifest.run_id, manifest.number
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as it is written."""

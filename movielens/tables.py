@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from movielens.contract import SCHEMAS
 from movielens.engines import engine_of
@@ -71,9 +71,3 @@ def write_files(frame: DataFrame, path: str) -> None:
 def read_dataset(spark: SparkSession, path: str, schema: str) -> DataFrame:
     """The rows of a folder of files, with the columns that were written."""
     return spark.read.schema(schema).parquet(engine_of(spark).path_to_read(path))
-
-
-def columns_of(name: str) -> list[dict[str, Any]]:
-    """The names and types of the columns of a dataset, as a manifest has them."""
-    columns = (column.split() for column in SCHEMAS[name].split(", "))
-    return [{"name": column, "type": kind.lower()} for column, kind in columns]

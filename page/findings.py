@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from page import charts
@@ -147,8 +148,9 @@ def run(result: Result, figures: Figures, now: datetime) -> dict[str, Any]:
 def rows_before(result: Result) -> dict[str, int]:
     """The rows of each dataset in the result before, where the manifest or the history knows them."""
     told: dict[str, int] = (result.manifest.get("previous") or {}).get("rows", {})
-    others = [run for run in result.history if run["run_id"] != result.manifest["run_id"]]
-    return told or (rows_of(others[-1]) if others else {})
+    # the history may know of a later run
+    before = [*takewhile(lambda run: run["run_id"] != result.manifest["run_id"], result.history)]
+    return told or (rows_of(before[-1]) if before else {})
 
 
 def rows_of(run: dict[str, Any]) -> dict[str, int]:

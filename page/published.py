@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from movielens.contract import BadInputError, BusyError, UsageError
 from movielens.history import HISTORY, read_history
-from movielens.manifest import read_manifest
-from movielens.publishing import JOURNAL, JOURNAL_OF_EARLIER_VERSIONS, MANIFEST
+from movielens.manifest import parse_manifest
 from movielens.storage import in_parallel
 from movielens.storage.disk import DiskStorage
 from movielens.storage.paths import absolute, bucket_and_key, is_local, join
 from movielens.storage.s3 import S3Storage, refusals_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from movielens.storage import Storage
+
+TRIES = 10  # as often as a newer result may replace the one that is being read
+MANIFESTS = "_manifests"
+COPY = "_manifest.json"  # of the highest one; up to version 0.6.6 the only one
+JOURNALS = {"_journal", "_publishing.json"}
+
+
+class ReplacedError(BusyError):
+    """A newer result took the place of the one that was being read."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(f"{output} was published anew again and again while it was read; try again")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A published result: its manifest, as it stands there and read, and the lines of its history, the oldest first."""
+    """A published result: its manifest, as it stands at a path and read, and its history, the oldest run first."""
 
     output: str
     storage: Storage
+    path: str
     content: bytes
     manifest: dict[str, Any]
     history: list[dict[str, Any]]
@@ -35,35 +47,74 @@ class Result:
         """The files of a dataset, as paths below the output; none where it has none."""
         return list(self.manifest["datasets"].get(dataset, {"files": []})["files"])
 
-    def is_still_there(self) -> bool:
-        """Whether no other result has taken its place, or is taking it."""
-        return self.storage.read(join(self.output, MANIFEST)) == self.content
+    @property
+    def is_numbered(self) -> bool:
+        """True if its files stay, unchanged, until a higher number is there."""
+        return self.path != join(self.output, COPY)
+
+    def require_still_there(self) -> None:
+        """Raises ReplacedError if another result took its place."""
+        if newest_manifest(self.storage, self.output) != (self.path, self.content):
+            raise ReplacedError(self.output)
 
 
 def find_result(output_path: str) -> Result:
     """The result that is published at a folder or at s3://bucket/folder.
 
-    Raises BadInputError where there is none, BusyError where one is being moved in, UsageError where the path is
-    neither, StorageError where a store refuses.
+    Raises BadInputError if there is none, UsageError if the path is neither, StorageError if a store refuses, and what
+    newest_manifest raises.
     """
     output = absolute(output_path)
     if not is_local(output) and not output.startswith(("s3://", "s3a://")):
         raise UsageError(f"{output_path} is neither a folder nor s3://bucket/folder")
     storage: Storage = DiskStorage() if is_local(output) else S3Storage()
-    content = storage.read(join(output, MANIFEST))
-    if content is None:
-        if {entry.name for entry in storage.entries(output)} & {JOURNAL, JOURNAL_OF_EARLIER_VERSIONS}:
-            raise BusyError(
-                f"{output} is being published by a run; try again when that is over, or run the job, which finishes "
-                "what a killed run left"
-            )
-        raise BadInputError(f"{output} holds no result: it has no {MANIFEST}; run the job first")
-    try:
-        read_manifest(storage, join(output, MANIFEST))  # for what it refuses
-        manifest = json.loads(content)
-    except ValueError as error:
-        raise BadInputError(f"{join(output, MANIFEST)} is damaged; run the job again") from error
-    return Result(output, storage, content, manifest, read_history(storage.read(join(output, HISTORY)) or b""))
+    path, content = newest_manifest(storage, output)
+    manifest = json.loads(content)
+    if not manifest["datasets"]:
+        raise BadInputError(f"{output} holds no result: {path} lists no dataset; run the job first")
+    history = read_history(storage.read(join(output, HISTORY)) or b"")
+    return Result(output, storage, path, content, manifest, history)
+
+
+def newest_manifest(storage: Storage, output: str) -> tuple[str, bytes]:
+    """Path and content of the manifest with the highest number, else of `_manifest.json`; skips one that is cut off.
+
+    Raises BadInputError if there is none, BusyError if there is none yet, ReplacedError if it goes before it is read,
+    UsageError if the job did not write it.
+    """
+    numbered, damaged = numbered_manifests(storage, output), ""
+    for path in [*numbered, join(output, COPY)]:
+        content = storage.read(path)
+        if content is None:
+            if path in numbered:
+                raise ReplacedError(output)
+            continue
+        try:
+            parse_manifest(path, content)
+        except ValueError:
+            damaged = damaged or path
+        else:
+            return path, content
+    if damaged:
+        raise BadInputError(f"{damaged} is damaged; run the job again")
+    if {entry.name for entry in storage.entries(output)} & JOURNALS:
+        raise BusyError(
+            f"{output} is being published by a run; try again when that is over, or run the job, which finishes what "
+            "a killed run left"
+        )
+    raise BadInputError(f"{output} holds no result; run the job first")
+
+
+def numbered_manifests(storage: Storage, output: str) -> list[str]:
+    """The paths of the numbered manifests, the highest first."""
+    found = {
+        int(entry.name[:-5]): entry.path
+        for entry in storage.entries(join(output, MANIFESTS))
+        if re.fullmatch(r"[1-9][0-9]*\.json", entry.name) and not entry.is_folder
+        # on disk it may be a pipe, or a link that leads nowhere
+        if not is_local(entry.path) or Path(entry.path).is_file()
+    }
+    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def fetch(result: Result, scratch: Path) -> dict[str, list[str]]:

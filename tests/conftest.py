@@ -23,7 +23,7 @@ from tests.support import awsserver, s3server
 from tests.support.containers import Docker
 from tests.support.hdfs import SETTINGS as HDFS_SETTINGS
 from tests.support.hdfs import Hdfs
-from tests.support.inputs import write_input
+from tests.support.inputs import RATINGS, rating_lines, write_input
 from tests.support.jobs import JAVA_OPTIONS, LOG_CONFIGURATION, QUICK_JAVA_OPTIONS, S3_JARS, SPARK_CONF, Main, Publish
 from tests.support.ministack import Ministack
 from tests.support.places import Bucket, Disk, HdfsFolder, Place, Storages
@@ -65,6 +65,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def input_path(tmp_path: Path) -> Path:
     return write_input(tmp_path / "input")
+
+
+@pytest.fixture
+def two_inputs(tmp_path: Path) -> tuple[Path, Path]:
+    return write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import argparse
 import atexit
 import contextlib
 import io
-import json
 import os
 import random
 import signal
@@ -28,10 +27,10 @@ from tests.support import s3server
 from tests.support.hdfs import Hdfs
 from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import job_command, job_environment
-from tests.support.journals import is_publishing, journal_at
+from tests.support.journals import is_publishing, journal_at, standing_at
 from tests.support.places import Bucket, Disk, HdfsFolder, Place
 from tests.support.project import ROOT
-from tests.support.results import history_of, is_equal_by_check, manifest_of
+from tests.support.results import history_of, is_equal_by_check, manifest_of, numbers_of
 
 # The job, with every storage operation slowed down, so that publishing takes about a second
 SECONDS_OF_SLOW_PUBLISHING = 0.8
@@ -39,9 +38,10 @@ SHORT_PATIENCE = 2.0
 SLOW_JOB = f"""
 import sys, time
 import movielens_pipeline as job
-from movielens import publishing, run, terminal
+from movielens import run, terminal
+from movielens.publishing import lease
 
-publishing.PATIENCE, publishing.RENEWAL = {SHORT_PATIENCE}, {SHORT_PATIENCE / 5}
+lease.PATIENCE, lease.RENEWAL = {SHORT_PATIENCE}, {SHORT_PATIENCE / 5}
 
 open_publication = run.Publication
 
@@ -102,31 +102,36 @@ def is_result_of(input_path: Path, output_path: Path) -> bool:
         return is_equal_by_check(input_path, output_path)
 
 
-def assert_old_or_new(inputs: list[Path], place: Place) -> str:
-    """Under a manifest stands the whole result of one of the inputs, and nothing else beside it; returns which."""
+def assert_whole(inputs: list[Path], place: Place) -> str:
+    """The result that stands is the whole one of one of the inputs; returns which."""
     return result_in(place.snapshot(), inputs)
 
 
 def result_in(folder: Path, inputs: list[Path]) -> str:
-    """Which of the inputs a folder has the whole result of, with nothing else beside it; raises where of none."""
-    manifest = folder / "_manifest.json"
-    if not manifest.exists():
-        return "no manifest"
+    """The input whose whole result a folder has; raises if it is of none, or if anything else lies beside it."""
+    if not numbers_of(folder) or not manifest_of(folder)["datasets"]:
+        return "nothing"
     matching = [candidate.name for candidate in inputs if is_result_of(candidate, folder)]
     assert len(matching) == 1, f"the result is of {matching or 'none of the inputs'}"
-    if not is_publishing(Disk(folder)):
-        datasets = json.loads(manifest.read_bytes())["datasets"]
-        listed = {folder / file for dataset in datasets.values() for file in dataset["files"]}
-        found = {path for name in contract.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
-        assert found == listed, f"beside the manifest: {found ^ listed}"
-        runs = [run["run_id"] for run in history_of(folder)]
-        assert runs[-1] == manifest_of(folder)["run_id"], "the history does not end with the run of the manifest"
-        assert len(runs) == len(set(runs)), "a run is twice in the history"
     return matching[0]
 
 
+def assert_tidy(place: Place) -> None:
+    """Nothing lies beside the result, and the history ends with its run."""
+    folder = place.snapshot()
+    manifest = manifest_of(folder)
+    listed = {folder / file for dataset in manifest["datasets"].values() for file in dataset["files"]}
+    found = {path for name in contract.SCHEMAS for path in (folder / name).rglob("*") if path.is_file()}
+    assert found == listed, f"beside the result: {found ^ listed}"
+    runs = [run["run_id"] for run in history_of(folder)]
+    assert runs[-1] == manifest["run_id"], "the history does not end with the run of the manifest"
+    assert len(runs) == len(set(runs)), "a run is twice in the history"
+    staged = [name for name in place.files() if name.startswith("_staging/")] + place.unfinished()
+    assert not staged, f"something is left: {staged}"
+
+
 class Reader(threading.Thread):
-    """Polls the output: while a manifest stands, every file that it lists is there."""
+    """Polls the output: all files of the highest manifest are there, or a higher manifest is."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(daemon=True)
@@ -137,10 +142,11 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.is_set():
-            if before := self.place.read("_manifest.json"):
-                listed = {file for entry in json.loads(before)["datasets"].values() for file in entry["files"]}
+            if standing := standing_at(self.place):
+                listed = {file for entry in standing["datasets"].values() for file in entry["files"]}
                 gone = self.place.missing(listed)
-                if gone and self.place.read("_manifest.json") == before:
+                after = standing_at(self.place)
+                if gone and after and after["number"] == standing["number"]:
                     self.missing += gone
                 self.looks += 1
             time.sleep(0.02)
@@ -159,12 +165,11 @@ def kill_once(engine: str, inputs: list[Path], place: Place, slow: Path | None, 
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    found = assert_old_or_new(inputs, place)
+    found = assert_whole(inputs, place)
     in_publishing = is_publishing(place)
     assert_ends_well(engine, None, inputs[1], place)
-    assert assert_old_or_new(inputs, place) == inputs[1].name
-    left = [name for name in place.files() if name.startswith("_staging/")] + place.unfinished()
-    assert not left, f"the next run left something staged: {left}"
+    assert assert_whole(inputs, place) == inputs[1].name
+    assert_tidy(place)
     return "in publishing" if in_publishing else found
 
 
@@ -179,17 +184,16 @@ def suspend_once(engine: str, inputs: list[Path], place: Place, folder: Path, mo
     time.sleep(moment)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGSTOP)
-    own = (journal_at(place) or {})["manifest"]["run_id"]
+    own = (journal_at(place) or {})["holder"]
     time.sleep(SHORT_PATIENCE)
     assert_ends_well(engine, write_slow_job(folder, 0.0), inputs[1], place)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGCONT)
     status = process.wait(timeout=300)
-    assert_old_or_new(inputs, place)
-    manifest = json.loads(place.read("_manifest.json") or b"")
-    stands = own in (manifest["run_id"], (manifest["previous"] or {}).get("run_id"))
-    assert status == (0 if stands else contract.EXIT_FAILURE), f"status {status}, and its result {stands}"
-    return "published before" if stands else "not published"
+    assert_whole(inputs, place)
+    published = own in {run["run_id"] for run in history_of(place.snapshot())}
+    assert status == (0 if published else contract.EXIT_FAILURE), f"status {status}, and it was published: {published}"
+    return "published before" if published else "not published"
 
 
 def race_once(engine: str, inputs: list[Path], place: Place) -> None:
@@ -197,7 +201,8 @@ def race_once(engine: str, inputs: list[Path], place: Place) -> None:
     running = [start(engine, None, folder, place) for folder in inputs]
     statuses = [process.wait(timeout=300) for process in running]
     assert set(statuses) <= {0, contract.EXIT_BUSY}, f"statuses {statuses}; at last was said:\n{last_said(inputs[0])}"
-    assert assert_old_or_new(inputs, place) in {folder.name for folder in inputs}
+    assert assert_whole(inputs, place) in {folder.name for folder in inputs}
+    assert_tidy(place)
 
 
 def main() -> None:
@@ -254,7 +259,7 @@ def main() -> None:
     assert reader.is_alive(), "the reader failed"
     reader.ended.set()
     reader.join()
-    assert not reader.missing, f"a manifest listed files that were not there: {reader.missing[:5]}"
+    assert not reader.missing, f"the highest manifest listed files that were not there: {reader.missing[:5]}"
     did = f"{arguments.kills} kills, {arguments.races} races, {arguments.suspensions} suspensions"
     print(f"{did}, seed {arguments.seed}: every promise held")
     print(f"what was found: {found}; the reader looked {reader.looks:,} times")

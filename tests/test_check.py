@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,11 +18,22 @@ import duckdb
 import pytest
 
 import check_local_results
-from check_local_results import derive, main, published_files, sql_list
-from tests.support.inputs import write_input
+from check_local_results import TRIES, derive, main, sql_list
+from tests.support.inputs import rating_lines, write_input
 from tests.support.jobs import Publish
+from tests.support.numbered import (
+    commit,
+    manifest_at,
+    newest,
+    number_result,
+    numbers,
+    unnumber_result,
+    write_manifest,
+)
+from tests.support.places import Bucket, Disk, Place
 from tests.support.project import ROOT
-from tests.support.results import manifest_of
+from tests.support.results import manifest_of, published_files
+from tests.support.s3server import FaultyProxy
 
 Check = Callable[..., tuple[int, str]]
 
@@ -29,7 +41,25 @@ Check = Callable[..., tuple[int, str]]
 @pytest.fixture
 def published(publish: Publish, input_path: Path, output_path: Path) -> Path:
     publish("sail", input_path, output_path)
+    number_result(Disk(output_path))
     return output_path
+
+
+@pytest.fixture
+def refused(input_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What is wrong where there is nothing to compare."""
+
+    def run(output_path: Path | str) -> str:
+        capfd.readouterr()
+        assert main(["--input_path", str(input_path), "--output_path", str(output_path)]) == 2
+        said = capfd.readouterr()
+        assert said.out == ""
+        begin, _, problem = said.err.partition(": error: ")
+        assert begin == "check_local_results"
+        assert problem.count("\n") == 1
+        return problem[:-1]
+
+    return run
 
 
 @pytest.fixture
@@ -50,9 +80,16 @@ def rewrite(output_path: Path, dataset: str, select: str) -> None:
     for file in files:
         Path(file).unlink()
     connection.execute(f"COPY ({select}) TO '{files[0]}' (FORMAT parquet)")
+    [rows] = connection.execute(f"SELECT count(*) FROM '{files[0]}'").fetchone() or (0,)
+    file, size = str(Path(files[0]).relative_to(output_path)), Path(files[0]).stat().st_size
+    change_manifest(output_path, dataset, rows=rows, files=[file], file_bytes=[size])
+
+
+def change_manifest(output_path: Path, dataset: str, **fields: object) -> None:
+    """Changes what the manifest says of a dataset."""
     manifest = manifest_of(output_path)
-    manifest["datasets"][dataset]["files"] = [str(Path(files[0]).relative_to(output_path))]
-    (output_path / "_manifest.json").write_text(json.dumps(manifest))
+    manifest["datasets"][dataset].update(fields)
+    (output_path / newest(Disk(output_path))).write_text(json.dumps(manifest))
 
 
 @pytest.mark.usefixtures("published")
@@ -105,6 +142,7 @@ def test_a_dataset_that_is_missing_is_a_difference(published: Path, check: Check
     for file in published_files(published, "movies"):
         Path(file).unlink()
     (published / "_manifest.json").unlink()
+    shutil.rmtree(published / "_manifests")
     status, said = check()
     assert status == 1
     assert f"movies: DIFFERENT: {published}/movies has no Parquet file\n" in said
@@ -148,17 +186,10 @@ def test_a_folder_that_looks_like_a_partition_is_but_a_folder(
 def test_a_dataset_that_the_check_does_not_know_is_not_equal(published: Path, check: Check) -> None:
     manifest = manifest_of(published)
     manifest["datasets"]["users"] = manifest["datasets"]["movies"]
-    (published / "_manifest.json").write_text(json.dumps(manifest))
+    write_manifest(Disk(published), 2, manifest)
     status, said = check()
     assert status == 1
     assert said.endswith("\nusers: DIFFERENT: this check does not know it\n")
-
-
-def test_where_the_manifest_lists_nothing_nothing_was_published(published: Path, check: Check) -> None:
-    (published / "_manifest.json").write_text(json.dumps({**manifest_of(published), "datasets": {}}))
-    status, said = check()
-    assert status == 1
-    assert f"ratings: DIFFERENT: {published}/ratings has no Parquet file\n" in said
 
 
 @pytest.mark.parametrize("chunk", [7, 16 * 2**20])
@@ -188,15 +219,6 @@ def test_compressed_input_is_checked_too(check: Check, input_path: Path) -> None
     assert check()[0] == 0
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]"])
-def test_a_damaged_manifest_is_nothing_to_compare(
-    published: Path, input_path: Path, damage: bytes, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (published / "_manifest.json").write_bytes(damage)
-    assert main(["--input_path", str(input_path), "--output_path", str(published)]) == 2
-    assert capfd.readouterr().err == f"check_local_results: error: {published}/_manifest.json is damaged\n"
-
-
 @pytest.mark.parametrize("content", [None, b"PAR1"])
 def test_a_published_file_that_is_gone_or_damaged_is_a_difference(
     published: Path, check: Check, content: bytes | None
@@ -207,7 +229,8 @@ def test_a_published_file_that_is_gone_or_damaged_is_a_difference(
         file.write_bytes(content)
     status, said = check()
     assert status == 1
-    assert re.search(r"^movies: DIFFERENT: .*" + re.escape(file.name), said, re.MULTILINE)
+    found = "has 4 bytes" if content else "is missing"
+    assert re.search(rf"^movies: DIFFERENT: movies/{re.escape(file.name)} {found}", said, re.MULTILINE)
     assert "movies_with_stats: equal" in said
 
 
@@ -256,3 +279,272 @@ def test_the_check_shares_no_code_with_the_job() -> None:
     source = (ROOT / "check_local_results.py").read_text()
     assert "movielens_pipeline" not in source
     assert "pyspark" not in source
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Which result is compared
+
+
+@pytest.fixture
+def newer(publish: Publish, input_path: Path, tmp_path: Path) -> Path:
+    """A result of more ratings, which the input has from now on."""
+    with (input_path / "ratings.dat").open("ab") as ratings:
+        ratings.write(rating_lines([(3, 10, 4.0, 60)]))
+    publish("sail", input_path, tmp_path / "newer")
+    return tmp_path / "newer"
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def place(request: pytest.FixtureRequest, published: Path) -> Place:
+    """A published result with the manifest of number 1."""
+    if request.param == "disk":
+        return Disk(published)
+    bucket: Bucket = request.getfixturevalue("bucket_path")
+    bucket.copy_of(published)
+    return bucket
+
+
+@pytest.fixture
+def check_at(input_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[[Place], tuple[int, str]]:
+    def run(place: Place) -> tuple[int, str]:
+        capfd.readouterr()
+        status = main(["--input_path", str(input_path), "--output_path", place.address])
+        return status, capfd.readouterr().out
+
+    return run
+
+
+CheckAt = Callable[[Place], tuple[int, str]]
+
+
+@pytest.mark.parametrize("copy", [b"", b"{", b"[]", b"of the result before", None])
+def test_a_copy_of_the_manifest_is_not_looked_at(
+    place: Place, newer: Path, check_at: CheckAt, copy: bytes | None
+) -> None:
+    before = place.read("_manifest.json")
+    commit(place, newer)
+    place.delete("_manifest.json")
+    if copy is not None:
+        place.write("_manifest.json", before or b"" if b"before" in copy else copy)
+    assert check_at(place)[0] == 0
+
+
+def test_a_result_of_version_0_6_6_is_compared(place: Place, check_at: CheckAt) -> None:
+    unnumber_result(place)
+    assert check_at(place)[0] == 0
+    manifest = manifest_at(place)
+    manifest["datasets"]["movies"]["rows"] += 1
+    place.write("_manifest.json", json.dumps(manifest).encode())
+    status, said = check_at(place)
+    assert status == 1
+    assert "movies: DIFFERENT: its files have 5 rows; _manifest.json says 6\n" in said
+
+
+def test_the_highest_of_thousands_of_numbers_is_compared(published: Path, newer: Path, check: Check) -> None:
+    place = Disk(published)
+    manifest = manifest_at(place)
+    for number in range(2, 3000):
+        write_manifest(place, number, manifest)
+    commit(place, newer)
+    assert numbers(place)[-1] == 3000
+    assert check()[0] == 0
+
+
+@pytest.mark.parametrize("content", [b"", b'{"datasets": ', b"\xff", b"[" * 100_000])
+def test_a_manifest_that_is_cut_off_is_skipped(
+    place: Place, check_at: CheckAt, refused: Callable[..., str], content: bytes
+) -> None:
+    place.write("_manifests/2.json", content)
+    place.write("_manifests/3.json", content)
+    assert check_at(place)[0] == 0
+    # given none that is whole
+    place.delete("_manifests/1.json")
+    place.write("_manifest.json", content)
+    assert refused(place.address) == f"{place.address}/_manifests/3.json is damaged; run the job again"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[]", b"{}", b"null", b'{"datasets": []}', b'{"datasets": {"movies": {"rows": 1, "files": "movies/a"}}}',
+        b'{"datasets": {"movies": {"rows": 1, "files": ["movies/../../a"]}}}',
+        b'{"datasets": {"movies": {"rows": 1, "files": ["/a"]}}}',
+        b'{"datasets": {"movies": {"rows": 1, "files": ["movies/a"], "file_bytes": [1, 2]}}}',
+        b'{"datasets": {"movies": {"rows": "1", "files": ["movies/a"]}}}',
+    ],
+)  # fmt: skip
+def test_a_manifest_of_another_program_is_one_line(
+    published: Path, refused: Callable[..., str], content: bytes
+) -> None:
+    file = published / "_manifests" / "2.json"
+    file.write_bytes(content)
+    line = "is not a manifest of the job: remove it, or check another --output_path"
+    assert refused(published) == f"{file} {line}"
+
+
+def test_what_only_has_the_name_of_a_manifest_is_left_alone(published: Path, check: Check) -> None:
+    folder = published / "_manifests"
+    os.mkfifo(folder / "7.json")
+    (folder / "8.json").mkdir()
+    (folder / "9.json").symlink_to(folder / "none")
+    (folder / "10.json").symlink_to("10.json")
+    for name in ("0.json", "011.json", "12.json.part", ".13.json", "-14.json", "1\u0665.json", "16.json\n"):
+        (folder / name).write_bytes(b"{}")
+    assert check()[0] == 0
+
+
+def test_objects_below_the_name_of_a_manifest_are_left_alone(
+    published: Path, bucket_path: Bucket, check_at: CheckAt
+) -> None:
+    bucket_path.copy_of(published)
+    for name in ("7.json/a", "8.json/9.json"):
+        bucket_path.write(f"_manifests/{name}", b"{}")
+    assert check_at(bucket_path)[0] == 0
+
+
+def test_a_manifest_without_datasets_is_nothing_to_compare(place: Place, refused: Callable[..., str]) -> None:
+    name = write_manifest(place, 2, {**manifest_at(place), "datasets": {}})
+    assert refused(place.address) == f"{place.address}/{name} lists no dataset: run the job first"
+
+
+def test_an_output_that_does_not_exist_is_nothing_to_compare(
+    tmp_path: Path, bucket_path: Bucket, refused: Callable[..., str]
+) -> None:
+    for address in (tmp_path / "none", bucket_path.address):
+        assert refused(address) == f"{address} not found"
+    (tmp_path / "file").touch()
+    assert refused(tmp_path / "file") == f"{tmp_path}/file not found"
+
+
+def test_files_that_are_not_as_the_manifest_says_are_a_difference(place: Place, check_at: CheckAt) -> None:
+    manifest = manifest_at(place)
+    ratings, movies, tops = (manifest["datasets"][name] for name in ("ratings", "movies", "top_movies_per_user"))
+    ratings["rows"] += 1
+    movies["file_bytes"][0] += 1000
+    tops.update(files=[], file_bytes=[])
+    name = write_manifest(place, 2, manifest)
+    status, said = check_at(place)
+    assert status == 1
+    size = len(place.read(movies["files"][0]) or b"")
+    assert said.splitlines() == [
+        f"ratings: DIFFERENT: its files have 6 rows; {name} says 7",
+        f"movies: DIFFERENT: {movies['files'][0]} has {size:,} bytes; {name} says {size + 1000:,}",
+        "movies_with_stats: equal: 5 rows, 0 missing, 0 extra",
+        f"top_movies_per_user: DIFFERENT: {name} lists no file of it",
+        "rejects: equal: 0 rows",
+    ]
+
+
+def test_a_dataset_that_the_manifest_does_not_list_is_a_difference(published: Path, check: Check) -> None:
+    manifest = manifest_of(published)
+    del manifest["datasets"]["movies"]
+    write_manifest(Disk(published), 2, manifest)
+    status, said = check()
+    assert status == 1
+    assert f"movies: DIFFERENT: {published}/movies has no Parquet file\n" in said
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# While others publish
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, function: str, happens: Callable[[], None], times: int = 1) -> None:
+    """Has something happen before the first calls of one of the check's functions."""
+    call, left = getattr(check_local_results, function), iter(range(times))
+
+    def called(*arguments: object) -> object:
+        if next(left, None) is not None:
+            happens()
+        return call(*arguments)
+
+    monkeypatch.setattr(check_local_results, function, called)
+
+
+@pytest.mark.parametrize("function", ["derive", "datasets_of", "compare_all", "damage", "compare"])
+def test_a_result_that_is_replaced_while_it_is_read_is_read_anew(
+    published: Path, newer: Path, check: Check, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    meanwhile(monkeypatch, function, lambda: commit(Disk(published), newer), times=3)
+    status, said = check()
+    assert status == 0, said
+    assert said.startswith("ratings: equal: 7 rows")
+    assert numbers(Disk(published))[-1] > 1
+
+
+@pytest.mark.thorough
+def test_a_result_in_a_bucket_may_be_replaced_at_any_request(
+    published: Path, newer: Path, bucket_path: Bucket, check_at: CheckAt, proxy: FaultyProxy
+) -> None:
+    def commit_before(moment: int) -> None:
+        def fault(number: int, *_: object) -> None:
+            if number == moment:
+                commit(bucket_path, newer)
+
+        proxy.reset(fault)
+
+    moment = 0
+    while True:
+        bucket_path.copy_of(published)
+        commit_before(moment)
+        status, said = check_at(bucket_path)
+        if len(proxy.requests) <= moment:
+            break
+        assert status == 0, f"{proxy.requests}\n{said}"
+        moment += 1
+    assert status == 1  # for it is the result before
+    assert moment > 6
+
+
+def test_a_manifest_that_goes_between_listing_and_reading_is_no_end(
+    published: Path, newer: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, output = check_local_results.Folder.read, Disk(published)
+
+    def read_late(folder: check_local_results.Folder, name: str) -> bytes | None:
+        if name == "_manifests/1.json":
+            commit(output, newer)
+        return read(folder, name)
+
+    monkeypatch.setattr(check_local_results.Folder, "read", read_late)
+    assert check()[0] == 0
+
+
+def test_a_result_that_is_replaced_again_and_again_is_given_up(
+    published: Path, newer: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"{published} was published anew {TRIES} times while it was read; run the check again"
+    with monkeypatch.context() as patch:
+        meanwhile(patch, "damage", lambda: commit(Disk(published), newer), times=10_000)
+        assert refused(published) == line
+    # also where it goes before it is read at all
+    read = check_local_results.Folder.read
+
+    def read_late(folder: check_local_results.Folder, name: str) -> bytes | None:
+        if name.startswith("_manifests/"):
+            commit(Disk(published), newer)
+        return read(folder, name)
+
+    monkeypatch.setattr(check_local_results.Folder, "read", read_late)
+    assert refused(published) == line
+
+
+def test_a_result_of_version_0_6_6_may_be_replaced_by_a_numbered_one(
+    published: Path, newer: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Disk(published)
+    unnumber_result(output)
+
+    def take_over() -> None:
+        number_result(output)
+        commit(output, newer)
+
+    meanwhile(monkeypatch, "compare", take_over)
+    assert check()[0] == 0
+
+
+def test_a_loss_is_not_taken_for_a_newer_result(published: Path, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    [file, *_] = published_files(published, "ratings")
+    meanwhile(monkeypatch, "compare_all", Path(file).unlink)
+    status, said = check()
+    assert status == 1
+    assert re.search("^ratings: DIFFERENT: ratings/.* is missing$", said, re.MULTILINE)

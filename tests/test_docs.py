@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 import movielens_pipeline as job
 from movielens import contract
-from tests.support.jobs import job_environment
+from tests.support.inputs import RATINGS, rating_lines
+from tests.support.jobs import Publish, job_environment
+from tests.support.numbered import commit, manifest_at, number_result, write_manifest
+from tests.support.places import Disk
 from tests.support.project import ROOT, copy_project
+from tests.support.results import manifest_of
 
 FILES = [
     ROOT / "README.md",
@@ -144,6 +151,7 @@ def test_no_command_is_left_out_without_being_there() -> None:
 def test_every_python_example_runs(clone: Path, mark: str) -> None:
     main = [sys.executable, "movielens_pipeline.py", "--input_path", "dataset", "--output_path", "output"]
     subprocess.run(main, cwd=clone, env=job_environment(), check=True, capture_output=True)
+    number_result(Disk(clone / "output"))
     # an example in which the engine is still running leaves it to the interpreter to end; see leave()
     source = marked_block(mark, "python") + "\nimport os, sys; sys.stdout.flush(); os._exit(0)"
     done = subprocess.run(
@@ -153,6 +161,74 @@ def test_every_python_example_runs(clone: Path, mark: str) -> None:
     assert done.returncode == 0, done.stderr
     expected = {"lazy": "'ratings': 100000", "recipe": "ratings 100000\nmovies 1700\n"}[mark]
     assert expected in done.stdout
+
+
+def run_recipe(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the recipe for readers in the folder that holds `output`."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", marked_block("recipe", "python")],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def published(publish: Publish, input_path: Path, output_path: Path) -> Disk:
+    """A result of 6 ratings, of number 1, and one of 3 beside it in the folder `newer`."""
+    for folder, lines in ((output_path, 6), (output_path.parent / "newer", 3)):
+        (input_path / "ratings.dat").write_bytes(rating_lines(RATINGS[:lines]))
+        publish("sail", input_path, folder)
+    number_result(Disk(output_path))
+    return Disk(output_path)
+
+
+def test_the_recipe_reads_the_highest_number_that_is_whole(published: Disk, tmp_path: Path) -> None:
+    assert run_recipe(tmp_path).stdout.startswith("ratings 6\n")
+    for number in range(2, 12):
+        write_manifest(published, number, manifest_at(published))
+    commit(published, tmp_path / "newer")
+    # given what is none
+    folder = published.folder / "_manifests"
+    os.mkfifo(folder / "13.json")
+    (folder / "14.json").mkdir()
+    (folder / "15.json").write_bytes(b'{"datasets": ')
+    for name in ("016.json", "1\u00b2.json", "notes.json", "17.json.part"):
+        (folder / name).write_bytes(b"{}")
+    published.delete("_manifest.json")
+    assert run_recipe(tmp_path).stdout.startswith("ratings 3\n")
+
+
+def test_the_recipe_starts_over_for_a_newer_result(
+    published: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, left = duckdb.read_parquet, iter(range(9))
+
+    def read_late(files: list[str]) -> duckdb.DuckDBPyRelation:
+        if next(left, None) is not None:
+            commit(published, tmp_path / "newer")
+        return read(files)
+
+    monkeypatch.setattr(duckdb, "read_parquet", read_late)
+    monkeypatch.chdir(tmp_path)
+    defined: dict[str, Any] = {}
+    exec(marked_block("recipe", "python").partition("\n\n\nfor name")[0], defined)
+    tables = defined["read_all"](tmp_path / "output")
+    assert {name: table.num_rows for name, table in tables.items()} == {
+        "ratings": 3, "movies": 5, "movies_with_stats": 5, "top_movies_per_user": 3
+    }  # fmt: skip
+
+
+def test_the_recipe_ends_where_there_is_no_result(published: Disk, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    line = "\nRuntimeError: output holds no result; run the job first\n"
+    assert run_recipe(tmp_path / "elsewhere").stderr.endswith(line)
+    (tmp_path / "elsewhere" / "output").mkdir()
+    assert run_recipe(tmp_path / "elsewhere").stderr.endswith(line)
+    write_manifest(published, 2, {**manifest_at(published), "datasets": {}})
+    assert run_recipe(tmp_path).stderr.endswith(line)
+    # given a file that is lost
+    published.delete("_manifests/2.json")
+    published.delete(manifest_at(published)["datasets"]["movies"]["files"][0])
+    assert "RuntimeError: output cannot be read, after 10 tries: " in run_recipe(tmp_path).stderr
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse of Python 3.13 lays help out in another way")
@@ -202,7 +278,8 @@ def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
 ) -> None:
     for _ in range(2):  # so that there is a result before
         publish(engine, ROOT / "dataset", output_path)
-    real = json.loads((output_path / "_manifest.json").read_bytes())
+    number_result(Disk(output_path))
+    real = manifest_of(output_path)
     shown = json.loads(marked_block("manifest", "json"))
 
     def shape(value: object) -> object:

@@ -39,9 +39,8 @@ def test_hdfs_is_read_and_published_to(
         assert_equal_by_check(folder, hdfs_path.snapshot())
         manifest = json.loads(hdfs_path.read("_manifest.json") or b"")
         listed = {file for dataset in manifest["datasets"].values() for file in dataset["files"]}
-        assert {file for file in hdfs_path.files() if not file.startswith("_journal/")} == listed | {
-            "_manifest.json", HISTORY,
-        }  # fmt: skip
+        found = {file for file in hdfs_path.files() if not file.startswith(("_journal/", "_manifests/"))}
+        assert found == listed | {"_manifest.json", HISTORY}
         # a line that is not valid is named with its file
         assert (f"{others}/ratings.dat: rating not in 0.5..5: '1::2::9::3'\n" in said) == (folder == other)
     assert {file.partition("/")[0] for file in listed} == DATASETS
@@ -90,7 +89,7 @@ def test_a_result_at_the_root_of_hdfs_is_published(
     publish: Publish, hdfs_server: Hdfs, input_path: Path, tmp_path: Path
 ) -> None:
     publish("spark", input_path, hdfs_server.endpoint)
-    for name in (*DATASETS, "_manifest.json", "_journal"):
+    for name in (*DATASETS, "_manifest.json", "_manifests", "_journal"):
         hdfs_server.download(name, tmp_path / "found" / name)
         hdfs_server.delete(name)
     assert_equal_by_check(input_path, tmp_path / "found")
@@ -146,31 +145,30 @@ def test_what_hdfs_refuses_is_said_and_leaves_the_earlier_result(
 
 
 class Deleting:
-    """The file system of Java, or what it is to create a file with: one that is created is deleted at once."""
+    """The file system of Java; it deletes what it creates while it is written."""
 
-    def __init__(self, java: Any, delete: Callable[[], object]) -> None:
-        self.java, self.delete = java, delete
+    def __init__(self, java: Any) -> None:
+        self.java = java
 
     def __getattr__(self, name: str) -> Any:
-        def call(*arguments: object) -> Any:
-            answer = getattr(self.java, name)(*arguments)
-            if name == "build":
-                self.delete()
-            return Deleting(answer, self.delete) if name in {"createFile", "overwrite", "recursive"} else answer
+        return getattr(self.java, name)
 
-        return call
+    def create(self, path: Any, overwrite: bool) -> Any:
+        stream = self.java.create(path, overwrite)
+        self.java.delete(path, False)
+        return stream
 
 
-def test_a_file_that_another_deletes_while_it_is_written_is_not_created(
+def test_file_deleted_while_it_is_written_is_not_created(
     use_engine: Callable[[str], Any], hdfs_path: HdfsFolder
 ) -> None:
-    # given one that stays away from its journal for so long that another takes over
+    # given a run that is suspended while it creates a file, until another took its temporary file for a leftover
     file = f"{hdfs_path.address}/_journal/1.json"
     storage = HadoopStorage(use_engine("spark"), file)
-    plain = storage.fs
-    storage.fs = Deleting(plain, lambda: plain.delete(storage.path(file), False))
+    storage.fs = Deleting(storage.fs)
     assert not storage.create(file, b"{}")
     assert storage.read(file) is None
+    assert not hdfs_path.files()
 
 
 def test_the_check_says_how_a_result_on_hdfs_is_compared(capsys: pytest.CaptureFixture[str], input_path: Path) -> None:

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 
 import report
-from movielens.history import HISTORY, read_history, with_run
-from movielens.publishing import Publication
+from movielens.history import HISTORY, read_history, with_runs
 from tests.support.inputs import RATINGS, movie_lines, rating_lines, write_input
 from tests.support.jobs import GONE, Main, Publish
-from tests.support.journals import parsed
+from tests.support.journals import standing_at, write_lease
 from tests.support.pages import Parsed
-from tests.support.places import Bucket, Disk, Storages
-from tests.support.prepared import Prepared, next_run
-from tests.support.results import history_of, manifest_of
+from tests.support.places import Bucket, Disk
+from tests.support.results import history_of
 from tests.support.s3server import S3Server
 from tests.test_summary import summary_in
 
@@ -56,7 +54,7 @@ def test_three_nights_are_published_left_alone_and_refused(
     assert (second["outcome"], second["datasets"]["ratings"]) == (
         "published", {"rows": 6, "bytes": second["datasets"]["ratings"]["bytes"], "rows_before": 5},
     )  # fmt: skip
-    standing = place.read("_manifest.json")
+    standing = standing_at(place)
     third = night()
     assert (third["outcome"], third["exit_status"], third["result_run_id"]) == ("unchanged", 0, second["run_id"])
     assert third["datasets"]["ratings"] == second["datasets"]["ratings"]
@@ -66,7 +64,7 @@ def test_three_nights_are_published_left_alone_and_refused(
     fourth = night()
     assert (fourth["outcome"], fourth["exit_status"]) == ("failed", 3)
     assert fourth["error"].startswith("ratings has 3 rows, fewer than 0.9 times the 6 of the result before: ")
-    assert place.read("_manifest.json") == standing
+    assert standing_at(place) == standing
     # and the history has the two that were published, as their summaries said
     runs = read_history(place.read(HISTORY) or b"")
     assert [run["run_id"] for run in runs] == [first["run_id"], second["run_id"]]
@@ -89,7 +87,7 @@ def test_a_history_has_the_last_400_runs() -> None:
     content = b""
     for number in range(405):
         times = dict.fromkeys(("started", "finished"), "2026-11-25T03:00:00Z")
-        content = with_run(content, {"run_id": str(number), **times, "datasets": {}})
+        content = with_runs(content, [{"run_id": str(number), **times, "datasets": {}}])
     assert [run["run_id"] for run in read_history(content)] == [str(number) for number in range(5, 405)]
 
 
@@ -114,49 +112,31 @@ def test_a_damaged_line_is_left_out_and_the_others_are_kept(
 def test_a_line_with_nonsense_in_it_is_left_out(damage: dict[str, Any]) -> None:
     times = dict.fromkeys(("started", "finished"), "2026-11-25T03:00:00Z")
     run = {"run_id": "1", **times, "datasets": {"ratings": {"rows": 6}}}
-    assert read_history(with_run(b"", run)) == [run]
+    assert read_history(with_runs(b"", [run])) == [run]
     assert read_history(json.dumps(run | damage).encode() + b"\n" + json.dumps(run).encode()) == [run]
 
 
-def test_a_result_of_before_there_was_a_history_begins_one(
-    publish: Publish, input_path: Path, output_path: Path
+@pytest.mark.parametrize("lines_lost", [1, 2, 3])
+def test_lost_lines_are_written_again_from_the_manifests(
+    publish: Publish, input_path: Path, output_path: Path, lines_lost: int
 ) -> None:
+    # given a history that lost its last lines, as by a late write of another run
+    for _ in range(3):
+        publish("sail", input_path, output_path)
+    whole = (output_path / HISTORY).read_bytes()
+    (output_path / HISTORY).write_bytes(b"".join(whole.splitlines(keepends=True)[:-lines_lost]))
+    # then the next run that publishes writes them again
     publish("sail", input_path, output_path)
-    (output_path / HISTORY).unlink()
+    assert (output_path / HISTORY).read_bytes().startswith(whole)
+    assert [run["number"] for run in history_of(output_path)] == [1, 2, 3, 4]
+
+
+def test_settled_number_has_no_line(publish: Publish, input_path: Path, output_path: Path) -> None:
+    # given a run that died while it published, so that its number was taken by the result before
     publish("sail", input_path, output_path)
-    assert [run["run_id"] for run in history_of(output_path)] == [manifest_of(output_path)["run_id"]]
-
-
-@pytest.mark.parametrize("kind", ["disk", "s3"])
-def test_a_result_that_is_published_by_the_next_run_has_its_line_once(
-    publish: Publish, storages: Storages, tmp_path: Path, kind: str
-) -> None:
-    # given a run that was killed when its history was in place, and its manifest was not
-    storage, place = storages(kind, tmp_path)
-    prepared = Prepared(storage, place, tmp_path, publish)
-    place.copy_of(prepared.template)
-    run_id = prepared.manifest["run_id"]
-
-    class KilledError(Exception):
-        pass
-
-    class Killed:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(storage, name)
-
-        def move(self, source: str, target: str) -> None:
-            if target.endswith("_manifest.json"):
-                raise KilledError
-            storage.move(source, target)
-
-    killed: Any = Killed()
-    with pytest.raises(KilledError):
-        Publication(killed, place.address, run_id).publish(parsed(prepared.manifest))
-    assert [run["run_id"] for run in read_history(place.read(HISTORY) or b"")][-1] == run_id
-    # when the next run heals
-    assert next_run(storage, place).recover() is None
-    runs = [run["run_id"] for run in read_history(place.read(HISTORY) or b"")]
-    assert runs == [manifest_of(prepared.template)["run_id"], run_id]
+    write_lease(Disk(output_path), GONE)
+    publish("sail", input_path, output_path)
+    assert [run["number"] for run in history_of(output_path)] == [1, 3]
 
 
 def test_a_run_that_is_refused_or_fails_leaves_no_line(

@@ -22,14 +22,15 @@ from tests.support.project import ROOT
 WAITING_JOB = """
 import sys
 import movielens_pipeline as job
-from movielens import publishing, terminal
+from movielens import terminal
+from movielens.publishing import publication
 
 def wait(_, manifest, *__):
     print("about to publish", flush=True)
     sys.stdin.read()
     return manifest
 
-publishing.Publication.publish = wait
+publication.Publication.publish = wait
 *arguments, own = sys.argv[1:]
 terminal.leave(job.main(arguments, own_process=own == "own"))
 """

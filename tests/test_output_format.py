@@ -7,11 +7,11 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from check_local_results import COLUMNS, published_files, sql_list
+from check_local_results import COLUMNS, sql_list
 from movielens import contract
 from tests.support.inputs import MOVIES, RATINGS
 from tests.support.jobs import Publish
-from tests.support.results import manifest_of, rows_of
+from tests.support.results import manifest_of, published_files, rows_of
 
 
 def test_every_dataset_has_the_contract_s_columns(

@@ -1,66 +1,45 @@
-"""Publishing: a reader sees the earlier result or the new one, and each run heals what another left behind."""
+"""Publishing: a reader finds a whole result at every moment, and a manifest lists only what is there."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from check_local_results import main as check_main
-from movielens import contract, publishing, runs, tables
-from movielens.contract import BusyError
+from movielens import contract, runs, tables
+from movielens.contract import PipelineError
 from movielens.engines.sail import Sail
-from movielens.history import HISTORY
-from movielens.manifest import Journal, Manifest
+from movielens.publishing.output import Output
 from movielens.runs import utc
+from movielens.storage import disk
 from movielens.storage.disk import DiskStorage
 from movielens.storage.refusals import StorageError
 from tests import stress
 from tests.support.golden import assert_golden
-from tests.support.inputs import RATINGS, rating_lines, write_input
-from tests.support.jobs import ELSEWHERE, GONE, Main, Publish, job_command, job_environment, run_job
-from tests.support.journals import generations, is_publishing, parsed, write_journal
+from tests.support.jobs import (
+    ELSEWHERE,
+    Main,
+    Publish,
+    disturb_when_all_is_written,
+    job_command,
+    job_environment,
+    run_job,
+)  # fmt: skip
 from tests.support.places import Disk, Place, Storages
+from tests.support.prepared import Prepared
 from tests.support.project import ROOT
 from tests.support.results import DATASETS, assert_equal_by_check, manifest_of, rows_of, visible_names
-
-
-@pytest.fixture
-def two_inputs(tmp_path: Path) -> tuple[Path, Path]:
-    return write_input(tmp_path / "old"), write_input(tmp_path / "new", rating_lines(RATINGS[:4]))
-
-
-def leave_unpublished(output_path: Path, run_id: str, seconds_ago: float = 0.0) -> None:
-    """Turns a published result into one that the run `run_id` had staged and was about to publish."""
-    manifest = {**manifest_of(output_path), "run_id": run_id}
-    for dataset in manifest["datasets"]:
-        target = output_path / "_staging" / run_id / dataset
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (output_path / dataset).rename(target)
-    (output_path / "_manifest.json").unlink()
-    journal = output_path / write_journal(Disk(output_path), manifest)
-    os.utime(journal, (time.time() - seconds_ago,) * 2)
-
-
-def assert_nothing_beside(output_path: Path) -> None:
-    """In the folders of the datasets are the files that the manifest lists, and no others."""
-    found = {name for name in Disk(output_path).files() if not name.startswith("_")}
-    assert found == parsed(manifest_of(output_path)).files
 
 
 def now() -> datetime:
@@ -77,9 +56,11 @@ def test_a_published_folder_holds_the_manifest_and_just_the_files_that_it_lists(
             output_path / file for entry in manifest_of(output_path)["datasets"].values() for file in entry["files"]
         }
         found = {
-            path for path in output_path.rglob("*") if path.is_file() and path.name not in ("_manifest.json", HISTORY)
+            path
+            for path in output_path.rglob("*")
+            if path.is_file() and not path.relative_to(output_path).parts[0].startswith("_")
         }
-        assert found - {output_path / name for name in generations(Disk(output_path))} == listed
+        assert found == listed
 
 
 def test_what_hadoop_leaves_in_a_dataset_folder_does_not_stop_a_run(
@@ -156,287 +137,6 @@ def test_rows_that_get_lost_are_noticed_and_not_published(
     assert not visible_names(output_path)
 
 
-@pytest.mark.parametrize("run_id", [GONE, ELSEWHERE])
-def test_what_a_dead_run_was_about_to_publish_is_published_by_the_next(
-    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path, run_id: str
-) -> None:
-    # given a run that died when its journal was written; elsewhere, where one cannot look, more than five minutes ago
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    leave_unpublished(output_path, run_id, seconds_ago=6 * 60)
-    # when the next run fails on its own account
-    (new / "ratings.dat").unlink()
-    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
-    assert status == 3
-    # then nothing was healed before its input was found; and the run after that heals
-    new_ratings = rating_lines(RATINGS[:4]) + b"bad\n"
-    (new / "ratings.dat").write_bytes(new_ratings)
-    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
-    assert status == 3
-    assert f"finished the publishing that run {run_id} left behind\n" in said
-    assert_equal_by_check(old, output_path)
-    assert visible_names(output_path) == DATASETS | {"_manifest.json"}
-
-
-def test_a_run_that_is_publishing_elsewhere_is_waited_for_and_then_left_alone(
-    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.5)
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    leave_unpublished(output_path, ELSEWHERE, seconds_ago=4 * 60)
-    before = sorted(path for path in output_path.rglob("*") if path.is_file())
-    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
-    assert_golden("busy", said.splitlines()[-1] + "\n", output=output_path)
-    assert status == 4
-    assert sorted(path for path in output_path.rglob("*") if path.is_file()) == before
-
-
-def test_a_run_that_is_publishing_elsewhere_is_waited_for_an_hour(
-    publish: Publish, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a clock on which each look at the other takes ten minutes
-    clock = [1000.0]
-
-    def sleep(_: float) -> None:
-        clock[0] += 600
-
-    times = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
-    publish("sail", input_path, output_path)
-    leave_unpublished(output_path, ELSEWHERE)
-    monkeypatch.setattr(publishing, "time", times)
-    monkeypatch.setattr(publishing, "elapsed", lambda: 0.0)
-    with pytest.raises(BusyError):
-        publishing.Publication(DiskStorage(), str(output_path), runs.new_run_id()).wait_for_others()
-    assert clock[0] == 1000 + 7 * 600
-
-
-def test_a_run_that_waited_publishes_when_the_other_has_finished(
-    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
-) -> None:
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    leave_unpublished(output_path, ELSEWHERE, seconds_ago=4 * 60)
-
-    def finish_elsewhere() -> None:
-        time.sleep(2.5)
-        storage = DiskStorage()
-        publication = publishing.Publication(storage, str(output_path), ELSEWHERE)
-        assert publication.recover() is None
-
-    other = threading.Thread(target=finish_elsewhere)
-    other.start()
-    publish("sail", new, output_path)
-    other.join()
-    assert_equal_by_check(new, output_path)
-
-
-@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1, "run_', b"\x00" * 50])
-def test_a_journal_cut_off_by_a_kill_is_done_away_with(
-    engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch,
-    content: bytes,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(publishing, "UNREADABLE_JOURNAL_SECONDS", 0.5)
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    [journal] = generations(Disk(output_path))
-    (output_path / "_journal" / "2.json").write_bytes(content)
-    publish(engine, new, output_path)
-    assert_equal_by_check(new, output_path)
-    assert generations(Disk(output_path)) == ["_journal/3.json"] != [journal]
-
-
-def test_a_journal_that_is_half_written_is_given_time_before_it_is_done_away_with(
-    output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    # given a journal that somebody may still be writing
-    journal = output_path / "_journal" / "1.json"
-    journal.parent.mkdir(parents=True)
-    journal.write_bytes(b"{")
-    run = publishing.Publication(DiskStorage(), str(output_path), ELSEWHERE)
-    assert run.recover() == str(journal)
-    # then it is nobody's when it is as it was for long enough
-    clock[0] += publishing.UNREADABLE_JOURNAL_SECONDS
-    assert run.recover() is None
-
-
-def planted(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda journal: {**journal, **changes}
-
-
-def planted_manifest(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda journal: {**journal, "manifest": {**journal["manifest"], **changes}}
-
-
-def files_elsewhere(journal: dict[str, Any]) -> object:
-    journal["manifest"]["datasets"]["ratings"]["files"] = ["ratings/../../victim/precious"]
-    return journal
-
-
-def another_dataset(journal: dict[str, Any]) -> object:
-    datasets = journal["manifest"]["datasets"]
-    datasets["reports"] = datasets.pop("ratings")
-    return journal
-
-
-PLANTED = {
-    "null": lambda _: None,
-    "a_list": lambda _: [1],
-    "another_s": lambda _: {"run_id": "nightly"},
-    "run_id_leads_out": planted_manifest(run_id="../../../victim"),
-    "run_id_is_none": planted_manifest(run_id="20200101T000000Z-../../victim-1-0000"),
-    "no_time": planted_manifest(finished="yesterday"),
-    "files_lead_out": files_elsewhere,
-    "removable_leads_out": planted(removable=["ratings/../../victim/precious"]),
-    "holder_is_nobody": planted(holder="nightly"),
-    "another_generation": planted(generation=7),
-    "earlier_is_another_s": planted(earlier={"run_id": "nightly"}),
-    "another_dataset": another_dataset,
-}
-
-
-def test_a_journal_with_a_number_of_many_digits_keeps_no_run_waiting(
-    engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
-) -> None:
-    # given a generation that nobody gets to
-    publish("sail", two_inputs[0], output_path)
-    (last,) = generations(Disk(output_path))
-    many = 10**18 - 1
-    content = json.loads((output_path / last).read_text())
-    (output_path / last).with_name(f"{many}.json").write_text(json.dumps({**content, "generation": many}))
-    # then the next run takes the one after
-    publish(engine, two_inputs[1], output_path)
-    assert_equal_by_check(two_inputs[1], output_path)
-    assert [Path(name).name for name in generations(Disk(output_path))] == [f"{many + 1}.json"]
-
-
-@pytest.mark.parametrize("case", PLANTED)
-def test_a_journal_that_is_not_of_this_job_is_said_and_nothing_is_touched(
-    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], output_path: Path, case: str
-) -> None:
-    # given a journal that names what is somebody else's
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    (output_path.parent / "victim").mkdir()
-    (output_path.parent / "victim" / "precious").write_bytes(b"precious")
-    journal = json.loads((output_path / "_journal" / "1.json").read_bytes())
-    manifest = {**manifest_of(output_path), "run_id": ELSEWHERE}
-    (output_path / "_journal" / "2.json").write_text(
-        json.dumps(PLANTED[case]({**journal, "generation": 2, "holder": ELSEWHERE, "manifest": manifest}))
-    )
-    before = {path: path.read_bytes() for path in output_path.parent.rglob("*") if path.is_file()}
-    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
-    assert_golden("planted", said.splitlines()[-1] + "\n", output=output_path)
-    assert status == 2
-    assert {path: path.read_bytes() for path in output_path.parent.rglob("*") if path.is_file()} == before
-
-
-def test_a_journal_is_as_old_as_its_file(output_path: Path) -> None:
-    # given a run that computed its result long before it can publish
-    storage = DiskStorage()
-    written: list[bytes] = []
-    create = storage.create
-    storage.create = lambda path, content: written.append(content) or create(path, content)  # type: ignore[method-assign,func-returns-value]
-    computed = Manifest(ELSEWHERE, "v", {}, "x", "2020-01-01T00:00:00Z", [], 0, {})
-    publishing.Publication(storage, str(output_path), computed.run_id).publish(computed)
-    # then others see by its journal that it has just begun to
-    assert now() - utc(json.loads(written[0])["manifest"]["finished"]) < timedelta(minutes=1)
-
-
-def test_a_journal_whose_staged_files_are_gone_is_given_up(
-    engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
-) -> None:
-    # given a dead run's journal, a dataset that it had put in place, and somebody who emptied the staging folder
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    leave_unpublished(output_path, GONE)
-    (output_path / "_staging" / GONE / "ratings").rename(output_path / "ratings")
-    staged, *_ = sorted((output_path / "_staging" / GONE / "movies").glob("*.parquet"))
-    staged.unlink()
-    said = publish(engine, new, output_path)
-    assert f"{staged} is gone; run {GONE} was not published\n" in said
-    assert_equal_by_check(new, output_path)
-    # then nothing of it is left
-    assert_nothing_beside(output_path)
-
-
-def test_a_run_that_gives_up_what_another_left_behind_and_fails_leaves_the_result_before_both(
-    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], tmp_path: Path, output_path: Path
-) -> None:
-    # given a run that died when it had removed the manifest, and somebody who deleted what it had staged
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    publish("sail", new, tmp_path / "other")
-    write_journal(Disk(output_path), {**manifest_of(tmp_path / "other"), "run_id": GONE}, manifest_of(output_path))
-    (output_path / "_manifest.json").unlink()
-    (new / "ratings.dat").write_bytes(b"no rating\n")
-    status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
-    assert f"run {GONE} was not published\n" in said
-    assert status == 3
-    assert_equal_by_check(old, output_path)
-    assert_nothing_beside(output_path)
-
-
-def test_a_run_that_fails_while_a_later_one_publishes_deletes_what_it_staged(
-    publish: Publish, input_path: Path, output_path: Path
-) -> None:
-    # given a run on another machine, which began later and is publishing
-    later = ELSEWHERE.replace("2020", "2021")
-    publish("sail", input_path, output_path)
-    leave_unpublished(output_path, later)
-    publication = publishing.Publication(DiskStorage(), str(output_path), GONE)
-    staged = Path(publication.staging) / "ratings" / "part-0.parquet"
-    staged.parent.mkdir(parents=True)
-    staged.touch()
-    publication.discard()
-    assert [entry.name for entry in (output_path / "_staging").iterdir()] == [later]
-
-
-def test_a_run_says_whose_publishing_it_finished_also_where_that_one_began_later(
-    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
-) -> None:
-    # given a run elsewhere, by a clock that is ahead, whose publishing did not go on for an hour
-    old, new = two_inputs
-    later = ELSEWHERE.replace("2020", "2999")
-    publish("sail", old, output_path)
-    leave_unpublished(output_path, later, seconds_ago=3600)
-    assert f"finished the publishing that run {later} left behind\n" in publish("sail", new, output_path)
-    assert_equal_by_check(new, output_path)
-
-
-def test_staging_of_dead_runs_is_removed_and_that_of_others_kept(
-    engine: str, publish: Publish, input_path: Path, output_path: Path
-) -> None:
-    # elsewhere what counts is when something was written last; here, whether its process lives
-    recent, alive = f"{ELSEWHERE}1", f"20200101T000000Z-here-{runs.identity(os.getppid())}-0000"
-    for name, hours in ((GONE, 0), (ELSEWHERE, 24.5), (recent, 23.5), (alive, 99), ("somebody-else-s", 99)):
-        part = output_path / "_staging" / name / "ratings" / "part-0.parquet"
-        part.parent.mkdir(parents=True)
-        part.touch()
-        for path in (part, part.parent, part.parent.parent):
-            os.utime(path, (time.time() - hours * 3600,) * 2)
-    publish(engine, input_path, output_path)
-    assert {entry.name for entry in (output_path / "_staging").iterdir()} == {recent, alive, "somebody-else-s"}
-
-
-def test_a_dead_process_that_nobody_waited_for_is_a_dead_run(
-    publish: Publish, input_path: Path, output_path: Path
-) -> None:
-    # given what a run left that is still in the table of processes, as in a container whose first process never waits
-    process = subprocess.Popen(["sleep", "0.2"])
-    start = runs.start_of(process.pid)
-    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.01)
-    left = output_path / "_staging" / f"20200101T000000Z-here-{runs.boot()}-{process.pid}.{start}-0000"
-    left.mkdir(parents=True)
-    publish("sail", input_path, output_path)
-    assert not left.exists()
-    process.wait()
-
-
 @pytest.fixture(params=["disk", "bucket", "hdfs"])
 def place(request: pytest.FixtureRequest, output_path: Path) -> Place:
     """Where to publish to."""
@@ -463,27 +163,6 @@ def test_two_runs_at_once_end_with_one_whole_result(engine: str, two_inputs: tup
     assert visible_names(Path(found)) == DATASETS | {"_manifest.json"}
 
 
-@pytest.mark.parametrize("kind", ["disk", "s3", "s3a", "hdfs"])
-def test_of_many_that_create_the_journal_at_once_one_succeeds(kind: str, storages: Storages, tmp_path: Path) -> None:
-    storage, place = storages(kind, tmp_path)
-    for attempt in range(20):
-        won: dict[int, bool] = {}
-        barrier = threading.Barrier(4)
-
-        def race(number: int, journal: str, won: dict[int, bool] = won, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            won[number] = storage.create(journal, b"%d" % number)
-
-        journal = f"{place.address}/{attempt}.json"
-        racers = [threading.Thread(target=race, args=(number, journal)) for number in range(4)]
-        for racer in racers:
-            racer.start()
-        for racer in racers:
-            racer.join()
-        assert len(won) == len(racers)  # and all others were told so
-        assert [b"%d" % number for number in won if won[number]] == [storage.read(journal)]
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("where", "kills", "races", "suspensions"), [([], 12, 4, 2), (["--s3"], 6, 2, 1)], ids=["disk", "bucket"]
@@ -501,73 +180,6 @@ def test_stress_a_few_kills_races_and_a_reader_that_never_sees_a_mixture(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{kills} kills, {races} races, {suspensions} suspensions" in done.stdout
-
-
-@pytest.mark.thorough
-def test_a_kill_in_the_middle_of_publishing_is_healed_by_the_next_run(
-    engine: str, publish: Publish, run_main: Main, two_inputs: tuple[Path, Path], tmp_path: Path, place: Place
-) -> None:
-    # given an earlier result, and a run with slow storage that is killed as soon as it publishes
-    old, new = two_inputs
-    publish(engine, old, place.address)
-    process = stress.start(engine, stress.write_slow_job(tmp_path), new, place)
-    while not is_publishing(place):
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    # then what is there is whole, or without a manifest, and the next run, though it fails, heals it
-    assert is_publishing(place)
-    stress.assert_old_or_new([old, new], place)
-    (old / "ratings.dat").write_bytes(b"bad\n")
-    assert run_main(engine, "--input_path", old, "--output_path", place.address)[0] == 3
-    assert_equal_by_check(new, place.snapshot())
-    assert visible_names(place.snapshot()) == DATASETS | {"_manifest.json"}
-
-
-def test_a_run_elsewhere_on_a_machine_of_the_same_name_is_not_taken_for_dead(
-    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a journal of another machine that is called as this one, by a process that is not to be found here
-    monkeypatch.setattr(publishing, "LONGEST_WAIT", 0.5)
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    other = f"20200101T000000Z-{runs.new_run_id().split('-')[1]}-0123456789ab-999999999.1-0000"
-    leave_unpublished(output_path, other, seconds_ago=1)
-    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
-    assert (status, other in said) == (4, True)
-
-
-def test_who_publishes_renews_after_a_minute_and_is_taken_over_after_five(
-    output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a run elsewhere that is publishing
-    clock = [0.0]
-    monkeypatch.setattr(publishing, "elapsed", lambda: clock[0])
-    theirs, own = (publishing.Publication(DiskStorage(), str(output_path), run) for run in (ELSEWHERE, GONE))
-    manifest = Manifest(ELSEWHERE, "v", {}, "x", "2020-01-01T00:00:00Z", [], 0, {})
-    lease = publishing.Lease(theirs, Journal(1, ELSEWHERE, manifest, None, []))
-    for seconds, generation in ((59.5, 1), (60.5, 2)):
-        clock[0] = seconds
-        lease.check()
-        assert max(theirs.generations()) == generation
-    # then others give it five minutes more from when they see it
-    for seconds, may in ((0.0, False), (299.5, False), (300.5, True)):
-        clock[0] = 60.5 + seconds
-        state = own.state()
-        assert state.journal
-        assert own.may_take_over(state, state.journal) == may
-
-
-def test_a_process_id_that_is_used_again_does_not_keep_a_dead_run_alive(
-    publish: Publish, two_inputs: tuple[Path, Path], output_path: Path
-) -> None:
-    # given a journal of a process whose number another one has now, which started at another time
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    dead = f"20200101T000000Z-here-{runs.boot()}-{os.getppid()}.1-0000"
-    leave_unpublished(output_path, dead)
-    assert f"finished the publishing that run {dead} left behind\n" in publish("sail", new, output_path)
 
 
 def test_a_process_is_told_by_its_start_however_it_grows() -> None:
@@ -605,43 +217,10 @@ def test_a_first_run_leaves_alone_what_somebody_keeps_in_the_folder_of_a_dataset
     status, said = run_main(engine, "--input_path", input_path, "--output_path", place.address)
     assert status == 2
     assert said.splitlines()[-1] == (
-        f"movielens_pipeline: error: {place.address}/movies/year=2020/theirs.parquet is not of this job: "
+        f"movielens_pipeline: error: {place.address}/movies/year=2020 is not of this job: "
         "move it away, or choose another --output_path"
     )
     assert place.files() == theirs
-
-
-def test_a_manifest_that_somebody_deleted_is_put_back_by_the_next_run(
-    engine: str, run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], place: Place
-) -> None:
-    old, new = two_inputs
-    publish(engine, old, place.address)
-    place.delete("_manifest.json")
-    (new / "ratings.dat").write_bytes(b"bad\n")
-    assert run_main(engine, "--input_path", new, "--output_path", place.address)[0] == 3
-    assert_equal_by_check(old, place.snapshot())
-
-
-class DroppingStorage(DiskStorage):
-    """A disk from which somebody deletes a staged file while it is moved."""
-
-    def move(self, source: str, target: str) -> None:
-        if "/ratings/" in source:
-            self.delete(source)
-        super().move(source, target)
-
-
-def test_a_staged_file_lost_while_publishing_leaves_the_earlier_result(
-    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    monkeypatch.setattr(Sail, "storage", lambda *_: DroppingStorage())
-    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
-    assert status == 1
-    assert re.search(r"error: \S+/ratings/\S+ is gone; nothing was published$", said)
-    assert_equal_by_check(old, output_path)
-    assert_nothing_beside(output_path)
 
 
 class PrivateHistory(DiskStorage):
@@ -666,56 +245,6 @@ def test_a_history_that_cannot_be_read_is_said_before_the_work_begins(
     assert {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_journal_is_never_seen_half_written(tmp_path: Path) -> None:
-    # given a journal that takes long to write, and a reader that never stops looking
-    content, path = b"x" * 2**24, str(tmp_path / "folder" / "1.json")
-    seen: set[int | None] = set()
-    writing = threading.Thread(target=DiskStorage().create, args=(path, content))
-    writing.start()
-    while writing.is_alive():
-        found = DiskStorage().read(path)
-        seen.add(None if found is None else len(found))
-    writing.join()
-    assert seen <= {None, len(content)}
-    assert DiskStorage().read(path) == content
-    assert os.listdir(tmp_path / "folder") == ["1.json"]  # noqa: PTH208  # names are what matters
-
-
-def test_a_disk_without_links_excludes_a_second_creator_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    storage, path = DiskStorage(), str(tmp_path / "1.json")
-    assert [storage.create(path, content) for content in (b"first", b"second")] == [True, False]
-    assert storage.read(path) == b"first"
-
-
-def test_files_are_forced_to_the_disk_before_the_journal_and_before_the_manifest(
-    publish: Publish, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a disk that tells what is done to it
-    done: list[tuple[str, str]] = []
-    fsync, link, move = os.fsync, os.link, shutil.move
-
-    def forced(descriptor: int) -> None:
-        done.append(("forced", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", forced)
-    monkeypatch.setattr(os, "link", lambda source, target: [done.append(("linked", str(target))), link(source, target)])
-    monkeypatch.setattr(shutil, "move", lambda source, target: [done.append(("moved", target)), move(source, target)])
-    publish("sail", input_path, output_path)
-    before_journal = {Path(path) for what, path in done[: done.index(("linked", f"{output_path}/_journal/1.json"))]}
-    before_manifest = {Path(path) for what, path in done[: done.index(("moved", f"{output_path}/_manifest.json"))]}
-    for dataset in manifest_of(output_path)["datasets"].values():
-        for file in dataset["files"]:
-            assert [path for path in before_journal if path.match(f"_staging/*/{file}")]
-            assert {output_path / file, (output_path / file).parent} <= before_manifest
-
-
 def test_a_folder_that_cannot_be_written_is_said_before_the_work_begins(publish: Publish, input_path: Path) -> None:
     # given a result of one user, where others may look, and a run by another
     user = os.geteuid()
@@ -728,7 +257,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work_begins(publish:
             os.seteuid(65534)
         try:
             with pytest.raises(StorageError) as refused:
-                publishing.Publication(DiskStorage(), str(output_path), ELSEWHERE).require_own_folders()
+                Output(DiskStorage(), str(output_path), ELSEWHERE).require_own_folders()
         finally:
             os.seteuid(user)
             (output_path / "movies").chmod(0o755)
@@ -756,7 +285,7 @@ def test_an_output_path_that_is_no_folder_or_below_what_is_none_is_wrong_usage(
         assert output_path.readlink() == Path("/nonexistent/theirs")
 
 
-@pytest.mark.parametrize("name", ["_staging", "_journal", "_manifest.json", "_history.jsonl", "ratings"])
+@pytest.mark.parametrize("name", ["_staging", "_journal", "_manifests", "_manifest.json", "_history.jsonl", "ratings"])
 def test_a_file_in_the_place_of_a_folder_or_the_other_way_round_is_noticed_before_the_work_begins(
     run_main: Main, publish: Publish, input_path: Path, output_path: Path, name: str
 ) -> None:
@@ -775,7 +304,7 @@ def test_a_file_in_the_place_of_a_folder_or_the_other_way_round_is_noticed_befor
     assert {path: path.is_file() and path.read_bytes() for path in output_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("name", ["_manifest.json", "_history.jsonl", "_journal/1.json"])
+@pytest.mark.parametrize("name", ["_manifests/1.json", "_history.jsonl", "_journal/1.json"])
 def test_a_pipe_in_the_place_of_a_file_keeps_no_run_waiting(
     run_main: Main, input_path: Path, output_path: Path, name: str
 ) -> None:
@@ -821,63 +350,6 @@ def test_a_broken_link_among_published_files_is_noticed_before_the_work_begins(
     assert manifest_of(output_path) == earlier
 
 
-@pytest.mark.parametrize(
-    ("operation", "place", "outcome"),
-    [
-        ("create", "/_journal/", "nothing was published"),
-        ("delete", "/_manifest.json", "publishing was begun, and the next run finishes it"),
-        (
-            "move", "/movies/",
-            "publishing was begun, and the next run finishes it; readers find no manifest until then",
-        ),
-        ("delete_folder", "/_staging/", "all was published"),
-    ],
-)  # fmt: skip
-def test_a_run_that_fails_says_what_became_of_the_result(
-    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path,
-    monkeypatch: pytest.MonkeyPatch, operation: str, place: str, outcome: str,
-) -> None:  # fmt: skip
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    earlier, done = manifest_of(output_path)["run_id"], getattr(DiskStorage, operation)
-
-    def fail(storage: DiskStorage, *arguments: Any) -> Any:
-        if place in str(arguments[-1 if operation == "move" else 0]):
-            raise StorageError("the disk fails")
-        return done(storage, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DiskStorage, operation, fail)
-        status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
-    assert (status, said.splitlines()[-1]) == (1, f"movielens_pipeline: error: the disk fails; {outcome}")
-    # then readers find what was said, and the next run, whatever it is, comes to its end
-    stands = (output_path / "_manifest.json").exists() and manifest_of(output_path)["run_id"]
-    assert bool(stands) == ("no manifest" not in outcome)
-    assert (stands in (earlier, False)) == (outcome != "all was published")
-    publish("sail", old, output_path)
-    assert_equal_by_check(old, output_path)
-
-
-def test_that_readers_find_no_manifest_is_said_where_the_earlier_result_cannot_be_put_back(
-    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a disk that loses files of both results while one takes the place of the other
-    old, new = two_inputs
-    publish("sail", old, output_path)
-    delete = DiskStorage.delete
-
-    def delete_and_lose(storage: DiskStorage, *files: str) -> None:
-        delete(storage, *files)
-        if files[0].endswith("_manifest.json"):
-            for lost in output_path.rglob("*.parquet"):
-                lost.unlink()
-
-    monkeypatch.setattr(DiskStorage, "delete", delete_and_lose)
-    status, said = run_main("sail", "--input_path", new, "--output_path", output_path)
-    assert status == 1
-    assert said.splitlines()[-1].endswith(" is gone; nothing was published; readers find no manifest")
-
-
 @pytest.mark.parametrize("what", ["file", "broken link"])
 def test_what_somebody_put_in_the_place_of_the_folder_of_temporary_files_stops_no_run(
     input_path: Path, output_path: Path, tmp_path: Path, what: str
@@ -911,3 +383,231 @@ def test_temporary_files_of_a_run_that_was_killed_are_removed_by_the_next(
     done = run_job("sail", "--input_path", input_path, "--output_path", output_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert [entry.name for entry in shared.iterdir()] == [alive]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# A manifest lists only what was read back from where it is published
+
+
+def lose_dataset(staging: Path) -> None:
+    shutil.rmtree(staging / "movies_with_stats")
+
+
+def lose_file(staging: Path) -> None:
+    sorted((staging / "ratings").glob("*.parquet"))[0].unlink()
+
+
+def truncate_file(staging: Path) -> None:
+    [file, *_] = sorted((staging / "ratings").glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def empty_file(staging: Path) -> None:
+    sorted((staging / "top_movies_per_user").glob("*.parquet"))[0].write_bytes(b"")
+
+
+def swap_datasets(staging: Path) -> None:
+    (staging / "movies").rename(staging / "other")
+    (staging / "top_movies_per_user").rename(staging / "movies")
+    (staging / "other").rename(staging / "top_movies_per_user")
+
+
+def double_file(staging: Path) -> None:
+    [file, *_] = sorted((staging / "ratings").glob("*.parquet"))
+    shutil.copy(file, file.with_name(f"again-{file.name}"))
+
+
+def lose_staging(staging: Path) -> None:
+    shutil.rmtree(staging.parent)
+
+
+@pytest.mark.parametrize(
+    "disturb", [lose_dataset, lose_file, truncate_file, empty_file, swap_datasets, double_file, lose_staging]
+)
+def test_staged_files_that_changed_are_not_published(
+    engine: str, run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path,
+    monkeypatch: pytest.MonkeyPatch, disturb: Callable[[Path], None],
+) -> None:  # fmt: skip
+    # given an earlier result, and somebody who changes what a run staged before it publishes
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    earlier = {name: (output_path / name).read_bytes() for name in Disk(output_path).files() if name[0] != "_"}
+
+    def disturb_staging() -> None:
+        [staging] = (output_path / "_staging").iterdir()
+        disturb(staging)
+
+    with monkeypatch.context() as patch:
+        disturb_when_all_is_written(patch, disturb_staging)
+        status, said = run_main(engine, "--input_path", new, "--output_path", output_path)
+    # then it fails, the earlier result stands, and the run removes what it moved in
+    assert status == 1, said
+    assert said.splitlines()[-1].endswith("; nothing was published")
+    assert "Traceback" not in said
+    found = {name: (output_path / name).read_bytes() for name in Disk(output_path).files() if name[0] != "_"}
+    assert found == earlier
+    assert_equal_by_check(old, output_path)
+    # and so it was not taken for a result of this input
+    assert "unchanged" not in publish(engine, new, output_path, "--if_changed")
+    assert_equal_by_check(new, output_path)
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3", "s3a", "hdfs"])
+def test_files_lost_after_the_move_are_not_published(
+    kind: str, storages: Storages, tmp_path: Path, publish: Publish
+) -> None:
+    # given a store from which somebody deletes a file that a run has just moved in
+    storage, place = storages(kind, tmp_path)
+    prepared = Prepared(storage, place, tmp_path, publish)
+    place.copy_of(prepared.template)
+
+    class Losing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        def move(self, source: str, target: str) -> None:
+            storage.move(source, target)
+            if "/movies/" in target:
+                storage.delete(target)
+
+    with pytest.raises(PipelineError, match=r"movies has \d+ rows in \d+ files, but the run wrote 5: "):
+        prepared.publish(Losing())
+    assert_equal_by_check(prepared.old, place.snapshot())
+    prepared.assert_nothing_beside()
+
+
+@pytest.mark.parametrize(
+    ("operation", "place", "status", "outcome"),
+    [
+        ("create", "/_journal/", 1, "the disk fails; nothing was published"),
+        ("move", "/movies/", 1, "the disk fails; nothing was published"),
+        ("create", "/_manifests/2", 1, "the disk fails; nothing was published"),
+        ("replace", "/_manifest.json", 0, "_manifest.json was not refreshed (the disk fails)"),
+        ("replace", "/_history.jsonl", 0, "_history.jsonl was not refreshed (the disk fails)"),
+        ("delete", "/ratings/", 0, "the disk fails: until a run can, who reads the plain folder sees"),
+        ("delete_folder", "/_staging/", 0, "staged files were not deleted (the disk fails); the next run tries again"),
+    ],
+)  # fmt: skip
+def test_disk_that_fails_is_reported_with_the_outcome(
+    run_main: Main, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path,
+    monkeypatch: pytest.MonkeyPatch, operation: str, place: str, status: int, outcome: str,
+) -> None:  # fmt: skip
+    old, new = two_inputs
+    publish("sail", old, output_path)
+    done = getattr(DiskStorage, operation)
+
+    def fail(storage: DiskStorage, *arguments: Any) -> Any:
+        paths = arguments[-1:] if operation == "move" else arguments
+        if any(isinstance(path, str) and place in path for path in paths):
+            raise StorageError("the disk fails")
+        return done(storage, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskStorage, operation, fail)
+        ended, said = run_main("sail", "--input_path", new, "--output_path", output_path)
+    assert (ended, said.count(outcome)) == (status, 1), said
+    # then a reader finds what was said, and the next run tidies up
+    assert_equal_by_check(old if status else new, output_path)
+    publish("sail", old, output_path)
+    assert_equal_by_check(old, output_path)
+    stress.assert_tidy(Disk(output_path))
+
+
+def test_files_are_on_the_disk_before_the_lease_and_before_the_commit(
+    publish: Publish, input_path: Path, output_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a disk that tells what is done to it
+    done: list[tuple[str, str]] = []
+    fsync, link = os.fsync, os.link
+
+    def forced(descriptor: int) -> None:
+        done.append(("forced", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(os, "link", lambda source, target: [done.append(("linked", str(target))), link(source, target)])
+    publish("sail", input_path, output_path)
+    before_lease = {Path(path) for _, path in done[: done.index(("linked", f"{output_path}/_journal/1.json"))]}
+    before_commit = {Path(path) for _, path in done[: done.index(("linked", f"{output_path}/_manifests/1.json"))]}
+    for dataset in manifest_of(output_path)["datasets"].values():
+        for file in dataset["files"]:
+            name, _, base = file.partition("/")
+            staged = base.partition("-")[2].partition("-")[2]
+            assert [path for path in before_lease if path.match(f"_staging/*/{name}/{staged}")]
+            assert {output_path / file, (output_path / file).parent, output_path} <= before_commit
+    assert ("forced", f"{output_path}/_manifests") in done
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3", "s3a", "hdfs"])
+def test_one_of_many_that_create_a_file_at_once_succeeds(kind: str, storages: Storages, tmp_path: Path) -> None:
+    storage, place = storages(kind, tmp_path)
+    for attempt in range(20):
+        won: dict[int, bool] = {}
+        barrier = threading.Barrier(4)
+
+        def race(number: int, path: str, won: dict[int, bool] = won, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            won[number] = storage.create(path, b"%d" % number)
+
+        path = f"{place.address}/{attempt}.json"
+        racers = [threading.Thread(target=race, args=(number, path)) for number in range(4)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        assert len(won) == len(racers)  # and all others were told so
+        assert [b"%d" % number for number in won if won[number]] == [storage.read(path)]
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3", "s3a", "hdfs"])
+def test_replaced_file_is_never_missing_nor_cut_off(kind: str, storages: Storages, tmp_path: Path) -> None:
+    storage, place = storages(kind, tmp_path)
+    path, contents = f"{place.address}/copy.json", [b"a" * 2**20, b"b" * 2**21]
+    storage.replace(path, contents[0])
+    seen: set[bytes | None] = set()
+
+    def write() -> None:
+        for number in range(10):
+            storage.replace(path, contents[number % 2])
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    while writing.is_alive():
+        seen.add(storage.read(path))
+    writing.join()
+    assert seen <= {*contents}
+    assert {name for name in place.files() if "copy" in name} == {"copy.json"}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["with links", "without"])
+def test_created_file_is_never_seen_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
+    # given a file that takes long to write, and a reader that never stops looking
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_link)
+    content, path = b"x" * 2**24, str(tmp_path / "folder" / "1.json")
+    seen: set[int | None] = set()
+    writing = threading.Thread(target=DiskStorage().create, args=(path, content))
+    writing.start()
+    while writing.is_alive():
+        found = DiskStorage().read(path)
+        seen.add(None if found is None else len(found))
+    writing.join()
+    assert seen <= {None, len(content)}
+    assert DiskStorage().read(path) == content
+    assert DiskStorage().create(path, b"another") is False
+    assert [entry.name for entry in (tmp_path / "folder").iterdir()] == ["1.json"]
+
+
+def refuse_link(*_: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_disk_without_links_or_exclusive_rename_excludes_a_second_creator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", refuse_link)
+    monkeypatch.setattr(disk, "rename_without_replacing", lambda *_: False)
+    storage, path = DiskStorage(), str(tmp_path / "1.json")
+    assert [storage.create(path, content) for content in (b"first", b"second")] == [True, False]
+    assert storage.read(path) == b"first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1.json"]

@@ -25,13 +25,16 @@ from playwright.sync_api import Browser, expect
 
 import report
 from page import figures
+from page.published import TRIES
 from page.text import NOTHING
 from tests.support.inputs import MOVIES, movie_lines, rating_lines, real_data, write_input
 from tests.support.jobs import Publish
+from tests.support.numbered import commit, manifest_at, newest, number_result, unnumber_result, write_manifest
 from tests.support.pages import Opened, Parsed, chromium
-from tests.support.places import Bucket
+from tests.support.places import Bucket, Disk, Place
 from tests.support.project import ROOT, copy_project
 from tests.support.results import manifest_of
+from tests.support.s3server import FaultyProxy
 
 pytestmark = pytest.mark.thorough
 
@@ -294,6 +297,7 @@ def test_what_a_later_manifest_and_a_history_know_is_shown(
     publish: Publish, input_path: Path, output_path: Path, make: Make
 ) -> None:
     publish("sail", input_path, output_path)
+    unnumber_result(Disk(output_path))
     # given a manifest of a first result, as earlier versions wrote it, then nothing is said of such
     manifest = manifest_of(output_path)
     manifest.pop("previous")
@@ -324,6 +328,9 @@ def test_what_a_later_manifest_and_a_history_know_is_shown(
     assert page.heading("The last") == "The last 4 runs: 1 to 6 ratings"
     assert [row[1] for row in page.table("The last")] == ["1", "2", "4", "6"]
     assert page.table("They took")[2] == ["2026-11-04T03:00:04Z", "4", "4"]
+    # given a line of a later run, too, which is none of a result before
+    (output_path / "_history.jsonl").write_text("\n".join([*lines, json.dumps({**runs[0], "run_id": "later"})]))
+    assert make().table("What was published")[0][2] == "4"
 
 
 def test_the_change_from_the_result_before_is_shown(
@@ -351,17 +358,24 @@ def test_a_result_in_a_bucket_has_the_same_page(
 # Where there is no page
 
 
-def test_no_result_is_one_line_and_status_3(output_path: Path, refused: Callable[..., tuple[int, str]]) -> None:
-    line = f"report: error: {output_path} holds no result: it has no _manifest.json; run the job first\n"
+def test_no_result_is_one_line_and_status_3(
+    output_path: Path, bucket_path: Bucket, refused: Callable[..., tuple[int, str]]
+) -> None:
+    line = f"report: error: {output_path} holds no result; run the job first\n"
     assert refused() == (3, line)
     output_path.mkdir()
     assert refused() == (3, line)
+    (output_path / "_manifests").mkdir()
+    assert refused() == (3, line)
+    there = bucket_path.address
+    assert refused("--output_path", there) == (3, f"report: error: {there} holds no result; run the job first\n")
 
 
 def test_a_damaged_result_is_one_line_and_status_3(
     publish: Publish, input_path: Path, output_path: Path, refused: Callable[..., tuple[int, str]]
 ) -> None:
     publish("sail", input_path, output_path)
+    number_result(Disk(output_path))
     file = output_path / manifest_of(output_path)["datasets"]["movies"]["files"][0]
     content = file.read_bytes()
     for damaged in (b"no Parquet", None):
@@ -372,14 +386,17 @@ def test_a_damaged_result_is_one_line_and_status_3(
         assert str(file) in said
         assert said.count("\n") == 1
     file.write_bytes(content)
-    (output_path / "_manifest.json").write_text('{"run_id')
-    assert refused() == (3, f"report: error: {output_path}/_manifest.json is damaged; run the job again\n")
+    for manifest in (newest(Disk(output_path)), "_manifest.json"):
+        (output_path / manifest).write_text('{"run_id')
+    line = f"report: error: {output_path}/{newest(Disk(output_path))} is damaged; run the job again\n"
+    assert refused() == (3, line)
 
 
-def test_a_result_that_is_being_published_is_one_line_and_status_4(
+def test_a_first_result_that_is_being_published_is_one_line_and_status_4(
     publish: Publish, input_path: Path, output_path: Path, refused: Callable[..., tuple[int, str]]
 ) -> None:
     publish("sail", input_path, output_path)
+    unnumber_result(Disk(output_path))
     manifest, journal = output_path / "_manifest.json", output_path / "_journal"
     line = (
         f"report: error: {output_path} is being published by a run; try again when that is over, or run the job, which "
@@ -393,21 +410,170 @@ def test_a_result_that_is_being_published_is_one_line_and_status_4(
     assert refused() == (4, line)
 
 
-def test_a_result_that_is_replaced_while_it_is_read_is_one_line_and_status_4(
-    publish: Publish, input_path: Path, output_path: Path, refused: Callable[..., tuple[int, str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    publish("sail", input_path, output_path)
-    measure = figures.measure
+# ---------------------------------------------------------------------------------------------------------------
+# Which result has the page
 
-    def published_meanwhile(*arguments: Any) -> figures.Figures:
-        publish("sail", input_path, output_path)
+
+@pytest.fixture
+def published(publish: Publish, input_path: Path, output_path: Path) -> Path:
+    publish("sail", input_path, output_path)
+    number_result(Disk(output_path))
+    return output_path
+
+
+@pytest.fixture
+def newer(publish: Publish, tmp_path: Path) -> Path:
+    """A result of one rating."""
+    publish("sail", write_input(tmp_path / "newer", rating_lines([(1, 10, 4.0, 60)])), tmp_path / "of newer")
+    return tmp_path / "of newer"
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def place(request: pytest.FixtureRequest, published: Path) -> Place:
+    """A published result with a numbered manifest."""
+    if request.param == "disk":
+        return Disk(published)
+    bucket: Bucket = request.getfixturevalue("bucket_path")
+    bucket.copy_of(published)
+    return bucket
+
+
+OLD, NEW = "6 ratings of 5 movies by 2 users", "1 rating of 5 movies by 1 user"
+
+
+@pytest.mark.parametrize("copy", [b"{", b"[]", b"of the result before", None])
+def test_a_copy_of_the_manifest_is_not_looked_at(place: Place, newer: Path, make: Make, copy: bytes | None) -> None:
+    before = place.read("_manifest.json")
+    commit(place, newer)
+    place.delete("_manifest.json")
+    if copy is not None:
+        place.write("_manifest.json", before or b"" if b"before" in copy else copy)
+    assert make(place.address).headings[0] == NEW
+
+
+def test_a_result_of_version_0_6_6_has_a_page(place: Place, make: Make) -> None:
+    unnumber_result(place)
+    assert make(place.address).headings[0] == OLD
+
+
+@pytest.mark.parametrize("content", [b"", b'{"datasets": ', b"\xff", b"[" * 100_000])
+def test_a_manifest_that_is_cut_off_is_skipped(place: Place, make: Make, content: bytes) -> None:
+    place.write("_manifests/2000.json", content)
+    assert make(place.address).headings[0] == OLD
+
+
+def test_a_manifest_of_another_program_is_one_line(place: Place, refused: Callable[..., tuple[int, str]]) -> None:
+    place.write("_manifests/2000.json", b"[]")
+    line = "is not of this job, and is left alone: remove it, or choose another --output_path"
+    found = f"report: error: {place.address}/_manifests/2000.json {line}\n"
+    assert refused("--output_path", place.address) == (2, found)
+
+
+def test_a_manifest_without_datasets_is_no_result(place: Place, refused: Callable[..., tuple[int, str]]) -> None:
+    name = write_manifest(place, 2000, {**manifest_at(place), "datasets": {}})
+    line = f"{place.address} holds no result: {place.address}/{name} lists no dataset; run the job first"
+    assert refused("--output_path", place.address) == (3, f"report: error: {line}\n")
+
+
+def test_what_only_has_the_name_of_a_manifest_is_left_alone(published: Path, make: Make) -> None:
+    folder = published / "_manifests"
+    os.mkfifo(folder / "2007.json")
+    (folder / "2008.json").mkdir()
+    (folder / "2009.json").symlink_to(folder / "none")
+    (folder / "2010.json").symlink_to("2010.json")
+    for name in ("0.json", "02011.json", "2012.json.part", ".2013.json", "2016.json\n"):
+        (folder / name).write_bytes(b"[]")
+    assert make().headings[0] == OLD
+
+
+def test_objects_below_the_name_of_a_manifest_are_left_alone(published: Path, bucket_path: Bucket, make: Make) -> None:
+    bucket_path.copy_of(published)
+    for name in ("2007.json/a", "2008.json/2009.json"):
+        bucket_path.write(f"_manifests/{name}", b"[]")
+    assert make(bucket_path.address).headings[0] == OLD
+
+
+def test_the_highest_of_thousands_of_numbers_has_the_page(published: Path, newer: Path, make: Make) -> None:
+    place = Disk(published)
+    manifest = manifest_at(place)
+    for number in range(2, 3000):
+        write_manifest(place, number, manifest)
+    commit(place, newer)
+    assert make().headings[0] == NEW
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# While others publish
+
+
+def before_measuring(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], times: int) -> None:
+    """Has something happen when files were found, and before they are read."""
+    measure, left = figures.measure, iter(range(times))
+
+    def measured(*arguments: Any) -> figures.Figures:
+        if next(left, None) is not None:
+            happens()
         return measure(*arguments)
 
-    monkeypatch.setattr(figures, "measure", published_meanwhile)
-    status, said = refused()
-    assert status == 4
-    assert said.endswith(f"report: error: {output_path} was published anew while it was read; try again\n")
+    monkeypatch.setattr(figures, "measure", measured)
+
+
+def test_a_result_that_is_replaced_while_it_is_read_is_read_anew(
+    published: Path, newer: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_measuring(monkeypatch, lambda: commit(Disk(published), newer), TRIES - 1)
+    assert make().headings[0] == NEW
+
+
+def test_a_result_that_is_replaced_again_and_again_is_status_4(
+    published: Path, newer: Path, refused: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_measuring(monkeypatch, lambda: commit(Disk(published), newer), 10_000)
+    line = f"report: error: {published} was published anew again and again while it was read; try again\n"
+    assert refused() == (4, line)
+
+
+def test_a_result_of_which_all_was_read_is_not_read_anew(
+    published: Path, newer: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = figures.measure
+
+    def measured(*arguments: Any) -> figures.Figures:
+        found = measure(*arguments)
+        commit(Disk(published), newer)
+        return found
+
+    monkeypatch.setattr(figures, "measure", measured)
+    assert make().headings[0] == OLD
+
+
+def test_a_run_of_the_job_while_the_page_is_made_does_no_harm(
+    publish: Publish, published: Path, tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unnumber_result(Disk(published))
+    folder = write_input(tmp_path / "newer", rating_lines([(1, 10, 4.0, 60)]))
+    before_measuring(monkeypatch, lambda: publish("sail", folder, published), 1)
+    assert make().headings[0] == NEW
+
+
+def test_a_result_in_a_bucket_may_be_replaced_at_any_request(
+    published: Path, newer: Path, bucket_path: Bucket, make: Make, proxy: FaultyProxy
+) -> None:
+    def commit_before(moment: int) -> None:
+        def fault(number: int, *_: object) -> None:
+            if number == moment:
+                commit(bucket_path, newer)
+
+        proxy.reset(fault)
+
+    moment, headings = 0, []
+    while len(proxy.requests) > moment or not moment:
+        bucket_path.copy_of(published)
+        commit_before(moment)
+        headings.append(make(bucket_path.address).headings[0])
+        moment += 1
+    assert headings == sorted(headings)  # the new one, then the one that was read before
+    assert set(headings) == {NEW, OLD}
 
 
 def test_what_cannot_be_is_one_line(

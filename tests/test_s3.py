@@ -36,8 +36,8 @@ def s3_input(s3_server: s3server.S3Server, input_path: Path, bucket_path: Bucket
 
 
 def visible(place: Bucket) -> set[str]:
-    """What stands at the top of the place, without the journal and the history."""
-    return {name.partition("/")[0] for name in place.files()} - {"_journal", HISTORY}
+    """What stands at the top of the place, without the journal, the manifests and the history."""
+    return {name.partition("/")[0] for name in place.files()} - {"_journal", "_manifests", HISTORY}
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_a_bucket_is_read_and_published_to(
         assert visible(bucket_path) == DATASETS | {"_manifest.json"}
         manifest = json.loads(bucket_path.read("_manifest.json") or b"")
         listed = {file for dataset in manifest["datasets"].values() for file in dataset["files"]}
-        found = {name for name in bucket_path.files() if not name.startswith("_journal/")}
+        found = {name for name in bucket_path.files() if not name.startswith(("_journal/", "_manifests/"))}
         assert found == listed | {"_manifest.json", HISTORY}
         assert not bucket_path.unfinished()
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from movielens import publishing
 from movielens.contract import PipelineError
-from movielens.manifest import Manifest
-from movielens.publishing import Lease, Publication
+from movielens.publishing import commits, lease, publication
 from movielens.storage import Storage
 from movielens.storage.disk import DiskStorage
-from movielens.storage.refusals import StorageError
 from tests import stress
-from tests.support.jobs import ELSEWHERE, Publish
-from tests.support.journals import journal_at, parsed
+from tests.support.jobs import Publish
+from tests.support.journals import numbers, standing_at
 from tests.support.places import Disk, Place, Storages
-from tests.support.prepared import READING, Prepared, next_run
-from tests.support.results import DATASETS, visible_names
+from tests.support.prepared import READING, Prepared, next_run, publish_staged
+from tests.support.results import DATASETS, assert_equal_by_check, history_of, visible_names
 
 SUSPENDED = 1000.0  # seconds, of a clock that the test puts forward
+TAKEN_OVER = "another run took over, because this one was suspended for too long"
 
 
 class SuspendingStorage:
@@ -63,190 +59,198 @@ def prepared(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, s
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock by which leases are fresh, to be put forward."""
     seconds = [0.0]
-    monkeypatch.setattr(publishing, "elapsed", lambda: seconds[0])
+    monkeypatch.setattr(lease, "elapsed", lambda: seconds[0])
     return seconds
 
 
+@pytest.fixture
+def on_disk(publish: Publish, tmp_path: Path) -> Prepared:
+    """An earlier result on disk, and a new one that is staged."""
+    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
+    prepared.place.copy_of(prepared.template)
+    return prepared
+
+
 def recover_by_another(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another run finishes what it finds, for who was publishing gave no sign of life for too long."""
+    """Another run takes over what it finds, because its run gave no sign of life for too long."""
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "PATIENCE", -1.0)
-        assert next_run(prepared.storage, prepared.place).recover() is None
+        patch.setattr(lease, "PATIENCE", -1.0)
+        next_run(prepared.storage, prepared.place).output.recover()
 
 
-def take_over(other: Publication) -> Lease:
-    """Another run takes over, and does nothing more."""
-    journal = other.state().journal
-    assert journal
-    return Lease(other, replace(journal, generation=journal.generation + 1, holder=other.run_id))
+def publish_by_another(prepared: Prepared, manifest: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run takes over what it finds, and publishes what the run of a manifest staged."""
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "PATIENCE", -1.0)
+        publish_staged(prepared.storage, prepared.place, manifest)
 
 
-def assert_whole(place: Place) -> None:
-    """While a manifest stands, every file that it lists is there, before and after the look."""
-    before = place.read("_manifest.json")
-    if before:
-        assert not place.missing(set(Manifest.from_json(before).files))
+def assert_highest_is_whole(place: Place) -> None:
+    """Every file that the highest manifest lists is there."""
+    standing = standing_at(place)
+    assert standing
+    assert not place.missing({file for dataset in standing["datasets"].values() for file in dataset["files"]})
 
 
 @pytest.mark.parametrize("others", ["take_over", "take_over_and_publish"])
-def test_a_run_suspended_before_any_step_does_no_harm_when_it_goes_on(
+def test_run_suspended_before_any_step_does_no_harm(
     prepared: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str,
     capfd: pytest.CaptureFixture[str], clock: list[float],
 ) -> None:  # fmt: skip
     # given a third result, that another run has staged
     publish("sail", prepared.old, tmp_path / "third", "--max_rejects", 1)
     third = prepared.stage(tmp_path / "third")
-    place, own = prepared.place, prepared.manifest["run_id"]
+    place, own = prepared.place, prepared.run_id
 
     def meanwhile() -> None:
         # no sign of life for so long that another run takes over what it finds
-        monkeypatch.setattr(publishing, "PATIENCE", -1.0)
-        assert next_run(prepared.storage, place).recover() is None
+        recover_by_another(prepared, monkeypatch)
         if others == "take_over_and_publish":
-            Publication(prepared.storage, place.address, third["run_id"]).publish(parsed(third))
-        monkeypatch.setattr(publishing, "PATIENCE", patience)
+            publish_by_another(prepared, third, monkeypatch)
         clock[0] += SUSPENDED
 
-    patience = publishing.PATIENCE
     outcomes = []
     for number in range(1000):
         place.copy_of(prepared.template)
-        suspended: Any = SuspendingStorage(prepared.storage, number, meanwhile, lambda: assert_whole(place))
-        run = Publication(suspended, place.address, own)
+        suspended: Any = SuspendingStorage(prepared.storage, number, meanwhile, lambda: assert_highest_is_whole(place))
         # when the run goes on
         said = None
         try:
-            run.publish(parsed(prepared.manifest))
+            prepared.publish(suspended)
         except PipelineError as error:
             said = str(error)
         if suspended.number >= 0:
             break
-        # then one whole result stands, with nothing beside it, and success is said of it or of the one before it alone
-        found = json.loads(place.read("_manifest.json") or b"")
-        is_own = own in (found["run_id"], (found["previous"] or {}).get("run_id"))
-        assert said == (None if is_own else "another run took over, and another result stands there")
+        # then it says that it published if its result stood, and one whole result stands, with nothing beside it
         folder = place.snapshot()
+        published = own in {run["run_id"] for run in history_of(folder)}
+        assert said == (None if published else TAKEN_OVER)
         result = stress.result_in(folder, prepared.inputs)
-        assert result == ("new" if found["run_id"] == own else "old")
-        assert visible_names(folder) - {"_staging"} - {"rejects"} == DATASETS | {"_manifest.json"}
-        outcomes.append(found["run_id"] == own)
+        assert result == ("new" if prepared.stands() == own else "old")
+        assert visible_names(folder) - {"_staging", "rejects"} == DATASETS | {"_manifest.json"}
+        prepared.assert_nothing_beside()
+        outcomes.append(prepared.stands() == own)
     with capfd.disabled():
         print(f" [{len(outcomes)} operations]", end="")
     assert len(outcomes) > (30 if suspended.reading else 15)
-    assert (False in outcomes) == (others == "take_over_and_publish")
-
-
-class StaleStorage(DiskStorage):
-    """A disk on which others publish just when this run writes below its staging folder."""
-
-    def __init__(self, meanwhile: Callable[[], None]) -> None:
-        self.meanwhile = meanwhile
-
-    def create(self, path: str, content: bytes) -> bool:
-        if "/_staging/" in path:
-            self.meanwhile()
-            raise StorageError(f"{path} cannot be written: no such file or directory")
-        return super().create(path, content)
-
-
-def test_a_folder_that_another_run_deleted_because_it_published_is_no_failure(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
-) -> None:
-    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
-    prepared.place.copy_of(prepared.template)
-
-    def meanwhile() -> None:
-        recover_by_another(prepared, monkeypatch)
-        clock[0] += SUSPENDED
-
-    run = Publication(StaleStorage(meanwhile), prepared.place.address, prepared.manifest["run_id"])
-    run.publish(parsed(prepared.manifest))
-    assert stress.assert_old_or_new(prepared.inputs, prepared.place) == "new"
+    assert {True, False} == {*outcomes}
 
 
 class MeanwhileDisk(DiskStorage):
-    """A disk on which something happens once, before an operation on what a path ends with."""
+    """A disk on which something happens once, before an operation on a path in which a part occurs."""
 
-    def __init__(self, operation: str, ending: str, meanwhile: Callable[[], object]) -> None:
+    def __init__(self, operation: str, part: str, meanwhile: Callable[..., object]) -> None:
         happened = []
 
-        def run(path: str) -> Any:
-            if path.endswith(ending) and not happened:
-                happened.append(path)
-                meanwhile()
-            return getattr(DiskStorage, operation)(self, path)
+        def run(*arguments: Any) -> Any:
+            if any(part in str(argument) for argument in arguments) and not happened:
+                happened.append(part)
+                meanwhile(*arguments)
+            return getattr(DiskStorage, operation)(self, *arguments)
 
         setattr(self, operation, run)
 
 
-def with_the_highest_id(prepared: Prepared) -> Manifest:
-    """The manifest of what is staged, as of a run whose id is above all others."""
-    staged = prepared.manifest["run_id"]
-    manifest = replace(parsed(prepared.manifest), run_id=f"2999{staged[4:]}")
-    (prepared.template / "_staging" / staged).rename(prepared.template / "_staging" / manifest.run_id)
-    return manifest
-
-
-@pytest.mark.parametrize("has_highest_id", [False, True])
-def test_a_run_after_which_two_others_published_does_not_say_that_it_published(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float], *, has_highest_id: bool
-) -> None:
-    # given two more results, that other runs have staged
-    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
-    own = with_the_highest_id(prepared) if has_highest_id else parsed(prepared.manifest)
-    later = []
-    for name in ("third", "fourth"):
-        publish("sail", prepared.old, tmp_path / name, "--max_rejects", 1)
-        later.append(parsed(prepared.stage(tmp_path / name)))
+def staged_by_others(prepared: Prepared, publish: Publish, tmp_path: Path, count: int) -> list[dict[str, Any]]:
+    """The manifests of results that other runs staged."""
+    staged = []
+    for number in range(count):
+        publish("sail", prepared.old, tmp_path / f"other-{number}", "--max_rejects", 1)
+        staged.append(prepared.stage(tmp_path / f"other-{number}"))
     prepared.place.copy_of(prepared.template)
-    address = prepared.place.address
+    return staged
 
-    def meanwhile() -> None:
-        recover_by_another(prepared, monkeypatch)
-        for manifest in later:
-            Publication(prepared.storage, address, manifest.run_id).publish(manifest)
+
+def test_late_deletion_of_the_earlier_result_spares_the_next(
+    on_disk: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    # given a run that is suspended just before it deletes the files of the earlier result, and one that publishes then
+    [other] = staged_by_others(on_disk, publish, tmp_path, 1)
+
+    def meanwhile(*_: object) -> None:
         clock[0] += SUSPENDED
+        publish_by_another(on_disk, other, monkeypatch)
 
-    run = Publication(MeanwhileDisk("read", "_history.jsonl", meanwhile), address, own.run_id)
-    with pytest.raises(PipelineError, match=r"^another run took over, and another result stands there$"):
-        run.publish(own)
-    assert json.loads(prepared.place.read("_manifest.json") or b"")["run_id"] == later[-1].run_id
+    on_disk.publish(MeanwhileDisk("delete", "/ratings/", meanwhile))
+    # then the run published, and what it deletes late is not of the result that stands
+    assert on_disk.stands() == other["run_id"]
+    assert_equal_by_check(on_disk.old, on_disk.place.snapshot())
+    on_disk.assert_nothing_beside()
 
 
-def test_a_run_waits_for_who_took_over_while_the_earlier_result_still_stands(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
+def test_commit_that_lands_after_a_takeover_is_refused(
+    on_disk: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a run with the highest id, and another that took over, and has done nothing more
-    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
-    manifest = with_the_highest_id(prepared)
-    prepared.place.copy_of(prepared.template)
-    earlier = prepared.place.read("_manifest.json")
-    other = Publication(prepared.storage, prepared.place.address, ELSEWHERE)
+    # given a run that is suspended just before it commits; a second takes over, and a third publishes
+    [other] = staged_by_others(on_disk, publish, tmp_path, 1)
+
+    def meanwhile(*_: object) -> None:
+        recover_by_another(on_disk, monkeypatch)
+        publish_by_another(on_disk, other, monkeypatch)
+
+    # although its own clock stood still, as that of a virtual machine that was paused
+    with pytest.raises(PipelineError, match=TAKEN_OVER):
+        on_disk.publish(MeanwhileDisk("create", "/_manifests/", meanwhile))
+    assert on_disk.stands() == other["run_id"]
+    on_disk.assert_nothing_beside()
+    # then the history has the night of the third, and none of the first
+    runs = {run["run_id"] for run in history_of(on_disk.place.snapshot())}
+    assert other["run_id"] in runs
+    assert on_disk.run_id not in runs
+
+
+def test_commit_before_a_takeover_settles_counts(on_disk: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a run that is suspended just before it commits, and one that takes over and is suspended before it settles
+    def take_over(path: str, content: bytes) -> None:
+        # when the first goes on and commits after all
+        settling = MeanwhileDisk("create", "/_manifests/", lambda *_: DiskStorage().create(path, content))
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "PATIENCE", -1.0)
+            next_run(settling, on_disk.place).output.recover()
+
+    on_disk.publish(MeanwhileDisk("create", "/_manifests/", take_over))
+    assert on_disk.stands() == on_disk.run_id
+    on_disk.assert_nothing_beside()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("kept", [1, 2])
+def test_run_that_slept_until_its_number_was_pruned_claims_nothing(
+    on_disk: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float], kept: int,
+    moment: str,
+) -> None:  # fmt: skip
+    # given a run that is suspended just before or after it commits, until as many others published as are kept
+    others = staged_by_others(on_disk, publish, tmp_path, kept + 1)
+    monkeypatch.setattr(commits, "KEPT", kept)
+    monkeypatch.setattr(publication, "KEPT", kept)
+
+    def meanwhile(path: str, content: bytes) -> None:
+        clock[0] += SUSPENDED
+        if moment == "after":
+            DiskStorage().create(path, content)
+        for other in others:
+            publish_by_another(on_disk, other, monkeypatch)
+
+    with pytest.raises(PipelineError, match=f"^{kept} other runs published while this one was suspended$"):
+        on_disk.publish(MeanwhileDisk("create", "/_manifests/", meanwhile))
+    # then it deletes nothing of theirs, and the next run prunes what it created late
+    assert on_disk.stands() == others[-1]["run_id"]
+    on_disk.assert_nothing_beside()
+    next_run(on_disk.storage, on_disk.place).output.tidy(1)
+    highest = max(numbers(on_disk.place, "_manifests"))
+    assert numbers(on_disk.place, "_manifests") == list(range(highest - kept + 1, highest + 1))
+    runs = [run["run_id"] for run in history_of(on_disk.place.snapshot())]
+    assert (on_disk.run_id in runs) == (moment == "after")
+
+
+def test_lease_taken_over_at_the_very_end_is_kept(on_disk: Prepared) -> None:
+    # given a run that took the lease after this one committed, and before this one tidied the journal up
     leases = []
 
-    def meanwhile() -> None:
-        leases.append(take_over(other))
-        clock[0] += SUSPENDED
+    def take(*_: object) -> None:
+        output = next_run(on_disk.storage, on_disk.place).output
+        state = output.look()
+        leases.append(output.journal.acquire(state.newest, state.standing.highest + 1))
 
-    def pause(_seconds: float) -> None:
-        assert prepared.place.read("_manifest.json") == earlier
-        other.finish(leases.pop())
-
-    monkeypatch.setattr(publishing.time, "sleep", pause)
-    run = Publication(MeanwhileDisk("read", "_history.jsonl", meanwhile), prepared.place.address, manifest.run_id)
-    # then it is the other who publishes, and success is said of it
-    run.publish(manifest)
-    assert not leases
-    assert stress.assert_old_or_new(prepared.inputs, prepared.place) == "new"
-
-
-def test_who_took_over_at_the_very_end_keeps_its_journal(publish: Publish, tmp_path: Path) -> None:
-    prepared = Prepared(DiskStorage(), Disk(tmp_path / "output"), tmp_path, publish)
-    prepared.place.copy_of(prepared.template)
-    own = prepared.manifest["run_id"]
-    other = Publication(prepared.storage, prepared.place.address, ELSEWHERE)
-    disk = MeanwhileDisk("delete_folder", own, lambda: take_over(other))
-    Publication(disk, prepared.place.address, own).publish(parsed(prepared.manifest))
-    found = journal_at(prepared.place)
-    assert found
-    assert found["holder"] == ELSEWHERE
+    on_disk.publish(MeanwhileDisk("replace", "_history.jsonl", take))
+    assert f"_journal/{leases[0].held.generation}.json" in on_disk.place.files()

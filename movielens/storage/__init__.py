@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import IO
 
+What = TypeVar("What")
 Answer = TypeVar("Answer")
 
 
@@ -42,7 +43,7 @@ class Storage(Protocol):
         """What is directly in the folder; nothing when it is missing or a file."""
 
     def now(self, folder: str) -> float:
-        """The time by the clock that `Entry.modified` is of, which may be another than this machine's."""
+        """The time by the clock that `Entry.modified` is of. Makes the folder, if the store needs it to tell."""
 
     def require_writable(self, folder: str, *names: str) -> None:
         """Raises StorageError where the folder, or one of these in it, is there and files cannot be moved into it.
@@ -56,8 +57,8 @@ class Storage(Protocol):
         Its time is when the last one was begun.
         """
 
-    def abort_uploads(self, folder: str) -> None:
-        """Does away with what was begun and not completed below the folder."""
+    def abort_uploads(self, path: str) -> None:
+        """Does away with what was begun and not completed at the path, or below it."""
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None when it is missing."""
@@ -69,10 +70,13 @@ class Storage(Protocol):
         """A file for reading its bytes from the beginning: itself, or a copy on this machine that goes when closed."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Writes a file unless there is one; tells whether it did. Of several at once one succeeds.
+        """Creates a file unless there is one; tells whether it did. Of several at once one succeeds.
 
-        Where the store can do so, nobody ever sees half of it.
+        Nobody ever sees half of it, unless the file system has neither links nor a rename that replaces nothing.
         """
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Writes a file, in place of the one that may be there; nobody ever sees half of it."""
 
     def move(self, source: str, target: str) -> None:
         """Moves a file, replacing the target. A source that is missing was moved before."""
@@ -99,15 +103,7 @@ def last_begun(folder: str, begun: Iterable[tuple[str, float]]) -> list[Entry]:
     return [Entry(f"{folder}/{name}", 0, time, is_folder=True) for name, time in sorted(last.items())]
 
 
-def in_parallel(operation: Callable[[str], Answer], paths: Iterable[str]) -> list[Answer]:
-    """Does independent operations of a storage several at once, for on S3 each is a few round trips."""
+def in_parallel(operation: Callable[[What], Answer], on: Iterable[What]) -> list[Answer]:
+    """Does independent operations of a storage several at once, because on S3 each takes a few round trips."""
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(operation, paths))
-
-
-def files_below(storage: Storage, folder: str) -> list[Entry]:
-    """All files in a folder and its folders, in no order."""
-    files = []
-    for entry in storage.entries(folder):
-        files += files_below(storage, entry.path) if entry.is_folder else [entry]
-    return files
+        return list(pool.map(operation, on))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 WITHOUT_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 BYTES_READ_AT_ONCE = 2**17
+TRIES = 10  # to delete a folder that others delete from
+
+# fcntl.h and linux/fs.h
+AT_FDCWD, RENAME_NOREPLACE = -100, 1
 
 
 class DiskStorage:
@@ -49,8 +53,10 @@ class DiskStorage:
 
     def now(self, folder: str) -> float:
         # a folder of another machine has that one's clock
-        with refusals_of(folder, "written"), tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
-            return Path(file.name).stat().st_mtime
+        with refusals_of(folder, "written"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
+                return Path(file.name).stat().st_mtime
 
     def require_writable(self, folder: str, *names: str) -> None:
         nearest = folder
@@ -70,7 +76,7 @@ class DiskStorage:
     def uploads(self, folder: str) -> list[Entry]:  # noqa: ARG002  # the protocol's
         return []
 
-    def abort_uploads(self, folder: str) -> None:
+    def abort_uploads(self, path: str) -> None:
         pass
 
     def read(self, path: str) -> bytes | None:
@@ -91,14 +97,12 @@ class DiskStorage:
             return io.BufferedReader(ReadFile(path), BYTES_READ_AT_ONCE)
 
     def create(self, path: str, content: bytes) -> bool:
-        folder = Path(path).parent
+        folder, aside = Path(path).parent, temporary_name(path)
         with refusals_of(path, "written"):
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = folder / f".{Path(path).name}-{secrets.token_hex(4)}"
+            make_folder(folder)
             try:
                 write_new(aside, content)
-                os.link(aside, path)
-                flush(str(folder))
+                link_or_rename(aside, path)
             except FileExistsError:
                 return False
             except OSError as error:
@@ -110,14 +114,34 @@ class DiskStorage:
                 return False
             finally:
                 aside.unlink(missing_ok=True)
+            flush(str(folder))
         return True
 
+    def replace(self, path: str, content: bytes) -> None:
+        aside = temporary_name(path)
+        with refusals_of(path, "written"):
+            make_folder(aside.parent)
+            try:
+                write_new(aside, content)
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+            flush(str(aside.parent))
+
     def move(self, source: str, target: str) -> None:
-        while os.path.lexists(source):
-            # where another run moved the source, or deleted the empty folder, meanwhile
-            with refusals_of(target, "written"), suppress(FileNotFoundError):
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(source, target)
+        with refusals_of(target, "written"):
+            make_folder(Path(target).parent)
+            try:
+                os.rename(source, target)  # noqa: PTH104  # as below
+            except FileNotFoundError:  # moved before, or deleted
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                copy_into_place(source, target)
+        # two names of one file, as a loss of power may leave them, stay both when one is renamed to the other
+        if os.path.lexists(source):
+            self.delete(source)
 
     def delete(self, *files: str) -> None:
         for file in files:
@@ -139,9 +163,13 @@ class DiskStorage:
                 flush(path)
 
     def delete_folder(self, folder: str) -> None:
-        while Path(folder).is_dir():
-            with refusals_of(folder, "deleted"), suppress(FileNotFoundError):  # another run deletes it, too
-                shutil.rmtree(folder)
+        with refusals_of(folder, "deleted"):
+            if os.path.islink(folder):  # noqa: PTH114  # a Path raises if it may not look
+                Path(folder).unlink(missing_ok=True)
+            for _ in range(TRIES):
+                with suppress(FileNotFoundError):  # another run deletes it, too
+                    shutil.rmtree(folder)
+                    return
 
 
 def require_access(folder: str, wanted: str) -> None:
@@ -162,6 +190,53 @@ class ReadFile(io.FileIO):
     def readall(self) -> bytes:
         with refusals_of(str(self.name), "read"):
             return super().readall()
+
+
+def temporary_name(path: str) -> Path:
+    """The hidden name beside a path under which the job writes a file before it gets its name."""
+    folder, _, name = path.rpartition("/")
+    return Path(folder) / f".{name}-{secrets.token_hex(4)}"
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and has its name outlive a loss of power."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        flush(str(folder.parent))
+
+
+def link_or_rename(aside: Path, path: str) -> None:
+    """Gives a file its name unless another has it. Raises FileExistsError, and OSError if the file system cannot."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS or not rename_without_replacing(str(aside), path):
+            raise
+
+
+def rename_without_replacing(source: str, target: str) -> bool:
+    """Renames a file unless there is one of that name; tells whether this file system can.
+
+    Raises FileExistsError. Linux alone: https://man7.org/linux/man-pages/man2/renameat2.2.html
+    """
+    import ctypes  # which takes five milliseconds
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), RENAME_NOREPLACE)
+    if done and ctypes.get_errno() == errno.EEXIST:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    return bool(done == 0)
+
+
+def copy_into_place(source: str, target: str) -> None:
+    """Moves a file to another file system, where it gets its name when all of it is there."""
+    folder, _, name = target.rpartition("/")
+    aside = Path(folder) / f".{name}"
+    shutil.copyfile(source, aside)
+    aside.replace(target)
+    Path(source).unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: bytes) -> None:

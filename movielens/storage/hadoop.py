@@ -23,15 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("movielens_pipeline")
 
-# What S3A and HDFS raise where a file is to be created that is there already, or that another is just creating, or that
-# another deleted before it was whole
-NOT_CREATED = (
-    "FileAlreadyExistsException",
-    "RemoteFileChangedException",
-    "AlreadyBeingCreatedException",
-    "RecoveryInProgressException",
-    "FileNotFoundException",
-)
+# What S3A raises if the file to create is there already
+NOT_CREATED = ("FileAlreadyExistsException", "RemoteFileChangedException")
+CONDITIONAL = "fs.option.create.conditional.overwrite"
 
 
 class HadoopStorage:
@@ -39,12 +33,14 @@ class HadoopStorage:
 
     def __init__(self, spark: SparkSession, path: str) -> None:
         self.jvm = cast("Any", spark._jvm)
+        self.gateway = cast("Any", spark.sparkContext._gateway)
         # asked once, for each answer of Java takes its time, and so does each part of a name
         self.scheme = hadoop_path(spark, path).partition("://")[0]
         self.new_path = self.jvm.org.apache.hadoop.fs.Path
         self.all_bytes = self.jvm.org.apache.commons.io.IOUtils.toByteArray
         with refusals_of(path):
             self.fs = self.path(path).getFileSystem(spark._jsc.hadoopConfiguration())
+        self.is_s3 = str(self.fs.getUri().getScheme()).startswith("s3")
         # EMR may have another client for S3
         self.is_s3a = str(self.fs.getClass().getSimpleName()) == "S3AFileSystem"
 
@@ -80,7 +76,7 @@ class HadoopStorage:
         # Hadoop tells no time but that of files
         clock = self.path(join(folder, f"_clock-{secrets.token_hex(4)}"))
         with refusals_of(folder):
-            self.fs.create(clock, False).close()
+            self.fs.create(clock, False).close()  # makes the folder, too
             time = self.fs.getFileStatus(clock).getModificationTime() / 1000
             self.fs.delete(clock, False)
         return float(time)
@@ -116,12 +112,16 @@ class HadoopStorage:
                 begun.append((upload.key()[len(key) + 1 :], upload.initiated().toEpochMilli() / 1000))
         return last_begun(folder, begun)
 
-    def abort_uploads(self, folder: str) -> None:
-        if self.is_s3a:
-            with refusals_of(folder):
-                uploader = self.fs.createMultipartUploader(self.path(folder)).build()
-                uploader.abortUploadsUnderPath(self.path(folder)).get()
-                uploader.close()
+    def abort_uploads(self, path: str) -> None:
+        if not self.is_s3a:
+            return
+        _, key = bucket_and_key(path)
+        with refusals_of(path):
+            found = self.fs.listUploads(f"{key.rpartition('/')[0]}/")
+            while found.hasNext():
+                upload = found.next()
+                if f"{upload.key()}/".startswith(f"{key}/"):
+                    self.fs.abortMultipartUpload(upload)
 
     def read(self, path: str) -> bytes | None:
         return self.read_with(path, self.all_bytes)
@@ -157,25 +157,55 @@ class HadoopStorage:
 
     def create(self, path: str, content: bytes) -> bool:
         # The plain create() of S3A looks first and writes then, so that several at once would succeed; asked for a
-        # conditional write it leaves the decision to the store. HDFS decides by itself.
-        target, conditional = self.path(path), "fs.option.create.conditional.overwrite"
+        # conditional write it leaves the decision to the store. HDFS would show an empty file before its content.
+        if not self.is_s3:
+            return self.create_by_rename(path, content)
+        target = self.path(path)
         with refusals_of(path):
             creation = self.fs.createFile(target).overwrite(False).recursive()
-            if self.fs.hasPathCapability(target, conditional):
-                creation = creation.opt(conditional, True)
-            elif str(self.fs.getUri().getScheme()).startswith("s3"):
+            if self.fs.hasPathCapability(target, CONDITIONAL):
+                creation = creation.opt(CONDITIONAL, True)
+            else:
                 log.warning(
                     "the S3 client of this Hadoop has no conditional writes: see to it that no other run publishes now"
                 )
             try:
-                stream = creation.build()
-                stream.write(content)
-                stream.close()
+                write(creation.build(), content)
             except Exception as error:
                 if is_java(error, *NOT_CREATED):
                     return False
                 raise
         return True
+
+    def create_by_rename(self, path: str, content: bytes) -> bool:
+        """Creates a file under another name, and renames it unless there is one; tells whether it did."""
+        aside = temporary_name(path)
+        with refusals_of(path):
+            if self.fs.exists(self.path(path)):
+                return False
+            try:
+                write(self.fs.create(self.path(aside), False), content)
+                return self.renamed(aside, path)
+            except Exception as error:
+                if is_java(error, "FileNotFoundException"):  # another run took it for a leftover
+                    return False
+                raise
+            finally:
+                self.fs.delete(self.path(aside), False)
+
+    def replace(self, path: str, content: bytes) -> None:
+        target = self.path(path)
+        with refusals_of(path):
+            if self.is_s3:
+                write(self.fs.create(target, True), content)
+                return
+            aside = self.path(temporary_name(path))
+            write(self.fs.create(aside, False), content)
+            context = self.jvm.org.apache.hadoop.fs.FileContext.getFileContext(self.fs.getUri(), self.fs.getConf())
+            option = getattr(self.jvm.org.apache.hadoop.fs, "Options$Rename")
+            overwrite = self.gateway.new_array(option, 1)
+            overwrite[0] = option.OVERWRITE
+            context.rename(aside, target, overwrite)
 
     def move(self, source: str, target: str) -> None:
         with refusals_of(target):
@@ -218,6 +248,18 @@ class HadoopStorage:
 
     def flush(self, files: Iterable[str]) -> None:
         pass  # several machines, or a store, have what is written
+
+
+def temporary_name(path: str) -> str:
+    """The name beside a path, hidden from Spark, under which the job writes a file before it gets its name."""
+    folder, _, name = path.rpartition("/")
+    return join(folder, f"_{name}-{secrets.token_hex(4)}")
+
+
+def write(stream: Any, content: bytes) -> None:
+    """Writes a file whose stream Java opened."""
+    stream.write(content)
+    stream.close()
 
 
 def hadoop_path(spark: SparkSession, path: str) -> str:

@@ -65,11 +65,13 @@ class S3Storage:
             ]
         return last_begun(folder, begun)
 
-    def abort_uploads(self, folder: str) -> None:
-        bucket, prefix = bucket_and_prefix(folder)
-        with refusals_of(folder):
-            for page in self.pages("list_multipart_uploads", Bucket=bucket, Prefix=prefix):
+    def abort_uploads(self, path: str) -> None:
+        bucket, key = bucket_and_key(path)
+        with refusals_of(path):
+            for page in self.pages("list_multipart_uploads", Bucket=bucket, Prefix=key):
                 for upload in page.get("Uploads", []):
+                    if upload["Key"] != key and not upload["Key"].startswith(f"{key}/"):
+                        continue
                     with suppress(self.client.exceptions.NoSuchUpload):  # completed or aborted meanwhile
                         self.client.abort_multipart_upload(
                             Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
@@ -113,6 +115,11 @@ class S3Storage:
                     return False
                 raise
         return True
+
+    def replace(self, path: str, content: bytes) -> None:
+        bucket, key = bucket_and_key(path)
+        with refusals_of(path):
+            self.client.put_object(Bucket=bucket, Key=key, Body=content)
 
     def move(self, source: str, target: str) -> None:
         from boto3.s3.transfer import TransferConfig

@@ -1,4 +1,4 @@
-"""Journals, as a run that was publishing leaves them."""
+"""Journals and manifests, as runs leave them at a place."""
 
 from __future__ import annotations
 
@@ -6,42 +6,57 @@ import json
 import re
 from typing import Any
 
-from movielens.manifest import Journal, Manifest
+from movielens.manifest import Manifest
+from movielens.publishing.lease import Generation
 from tests.support.places import Place
 
-FOLDER = "_journal"
+JOURNAL, MANIFESTS = "_journal", "_manifests"
+
+
+def numbers(place: Place, folder: str) -> list[int]:
+    """The numbers of the files `<number>.json` in a folder, the lowest first."""
+    found = (re.fullmatch(rf"{folder}/(\d+)\.json", name) for name in place.files())
+    return sorted(int(name[1]) for name in found if name)
 
 
 def generations(place: Place) -> list[str]:
-    """The files of the journal at a place, the newest first."""
-    found = (name for name in place.files() if re.fullmatch(rf"{FOLDER}/\d+\.json", name))
-    return sorted(found, key=lambda name: int(name[len(FOLDER) + 1 : -5]), reverse=True)
+    """The files of the journal, the newest first."""
+    return [f"{JOURNAL}/{number}.json" for number in reversed(numbers(place, JOURNAL))]
 
 
-def journal_at(place: Place) -> dict[str, Any] | None:
-    """What the newest generation says; None when there is none, or when it goes or is written just now."""
-    for name in generations(place)[:1]:
+def parsed_at(place: Place, folder: str) -> dict[str, Any] | None:
+    """The file with the highest number in a folder; None if there is none, or if it goes just now."""
+    for number in reversed(numbers(place, folder)):
         try:
-            found: dict[str, Any] = json.loads(place.read(name) or b"null")
+            found: dict[str, Any] = json.loads(place.read(f"{folder}/{number}.json") or b"")
         except ValueError:
-            return None
+            continue
         return found
     return None
 
 
+def journal_at(place: Place) -> dict[str, Any] | None:
+    """The newest generation of the journal."""
+    return parsed_at(place, JOURNAL)
+
+
+def standing_at(place: Place) -> dict[str, Any] | None:
+    """The manifest with the highest number."""
+    return parsed_at(place, MANIFESTS)
+
+
 def is_publishing(place: Place) -> bool:
-    """Whether what the journal says is not yet what stands there."""
-    journal, manifest = journal_at(place), place.read("_manifest.json")
-    return journal is not None and (not manifest or json.loads(manifest)["run_id"] != journal["manifest"]["run_id"])
+    """Whether a run holds the lease."""
+    journal = journal_at(place)
+    return journal is not None and journal["number"] > max(numbers(place, MANIFESTS), default=0)
 
 
-def write_journal(place: Place, manifest: dict[str, Any], earlier: dict[str, Any] | None = None) -> str:
-    """Writes the next generation, of the run that made the manifest; returns its name."""
-    number = int(generations(place)[0][len(FOLDER) + 1 : -5]) + 1 if generations(place) else 1
-    published, before = parsed(manifest), parsed(earlier) if earlier else None
-    removable = sorted(before.files - published.files) if before else []
-    name = f"{FOLDER}/{number}.json"
-    place.write(name, Journal(number, published.run_id, published, before, removable).to_json())
+def write_lease(place: Place, run_id: str) -> str:
+    """Writes the generation of a run that takes the lease and does nothing more; returns its name."""
+    generation = max(numbers(place, JOURNAL), default=0) + 1
+    name = f"{JOURNAL}/{generation}.json"
+    number = max(numbers(place, MANIFESTS), default=0) + 1
+    place.write(name, Generation(generation, run_id, number).to_json())
     return name
 
 

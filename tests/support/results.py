@@ -15,10 +15,28 @@ from movielens.history import HISTORY, read_history
 DATASETS = set(check_local_results.COLUMNS)
 
 
+def numbers_of(output_path: Path) -> list[int]:
+    """The numbers of the manifests at an output path, the lowest first."""
+    return sorted(int(path.stem) for path in output_path.glob("_manifests/*.json"))
+
+
 def manifest_of(output_path: Path) -> dict[str, Any]:
-    """The manifest of a published result."""
-    manifest: dict[str, Any] = json.loads((output_path / "_manifest.json").read_bytes())
+    """The manifest of the result that stands, also if version 0.6 published it."""
+    numbers = numbers_of(output_path)
+    name = f"_manifests/{numbers[-1]}.json" if numbers else "_manifest.json"
+    manifest: dict[str, Any] = json.loads((output_path / name).read_bytes())
     return manifest
+
+
+def has_manifest(output_path: Path) -> bool:
+    """Whether a manifest says what is published."""
+    return bool(numbers_of(output_path)) or (output_path / "_manifest.json").exists()
+
+
+def published_files(output_path: Path, dataset: str) -> list[str]:
+    """The files of a published dataset; none if it has none."""
+    listed = manifest_of(output_path)["datasets"].get(dataset, {"files": []})["files"]
+    return [str(output_path / file) for file in listed]
 
 
 def history_of(output_path: Path) -> list[dict[str, Any]]:
@@ -28,8 +46,7 @@ def history_of(output_path: Path) -> list[dict[str, Any]]:
 
 def rows_of(output_path: Path, dataset: str) -> list[tuple[Any, ...]]:
     """The rows of a published dataset, sorted, read with DuckDB from the files that the manifest lists."""
-    files = check_local_results.published_files(output_path, dataset)
-    listed = check_local_results.sql_list(files)
+    listed = check_local_results.sql_list(published_files(output_path, dataset))
     return duckdb.connect().execute(f"SELECT * FROM read_parquet({listed}) ORDER BY ALL").fetchall()
 
 
@@ -44,7 +61,7 @@ FOUND: dict[str, bool] = {}
 
 def is_equal_by_check(input_path: Path | str, output_path: Path | str) -> bool:
     """Whether the independent check finds all datasets equal."""
-    if isinstance(input_path, str) or isinstance(output_path, str) or not (output_path / "_manifest.json").exists():
+    if isinstance(input_path, str) or isinstance(output_path, str) or not numbers_of(output_path):
         return check_local_results.check(input_path, output_path)
     seen = digest(input_path, output_path)
     if seen not in FOUND:
@@ -65,8 +82,8 @@ def digest(input_path: Path, output_path: Path) -> str:
 
 
 def visible_names(folder: Path) -> set[str]:
-    """What a folder holds, without the journal, the history and an empty staging folder."""
+    """What a folder holds, without the journal, the manifests, the history and an empty staging folder."""
     if not folder.is_dir():
         return set()
-    hidden = {"_journal", HISTORY} | (set() if any(folder.glob("_staging/*")) else {"_staging"})
+    hidden = {"_journal", "_manifests", HISTORY} | (set() if any(folder.glob("_staging/*")) else {"_staging"})
     return {entry.name for entry in folder.iterdir()} - hidden
