@@ -6,7 +6,7 @@
 FROM python:3.13-slim-trixie AS base
 
 LABEL org.opencontainers.image.title="movielens_pipeline" \
-      org.opencontainers.image.version="0.6.6" \
+      org.opencontainers.image.version="0.6.7" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-VERSION = "0.6.6"
+VERSION = "0.6.7"
 
 # --------------------------------------------------------------------------------------------------------------------
 # How a run ends
