@@ -45,10 +45,13 @@ def make_datasets(spark: SparkSession, release: Release, folder: str, check: Che
 
     ratings = load_ratings(spark, release)
     movies = load_movies(spark, release)
-    parsed_ratings = parsed_once(ratings, folder, "ratings")
-    movies_with_stats = movie_statistics(parsed_ratings, parsed_once(movies, folder, "movies"))
-    top_movies = top_movies_per_user(parsed_ratings)
-    return output_result(ratings, movies, movies_with_stats, top_movies, folder, check=check)
+    with (
+        parsed_once(ratings, folder, "ratings") as parsed_ratings,
+        parsed_once(movies, folder, "movies") as parsed_movies,
+    ):
+        movies_with_stats = movie_statistics(parsed_ratings, parsed_movies)
+        top_movies = top_movies_per_user(parsed_ratings)
+        return output_result(ratings, movies, movies_with_stats, top_movies, folder, check=check)
 
 
 def work(argv: list[str], summary: Summary, *, own_process: bool) -> None:

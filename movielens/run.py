@@ -260,7 +260,6 @@ def written_and_proved(spark: SparkSession, proof: Proof, job: Job) -> dict[str,
     for release in (plain, judged, replace(judged, odd_bytes=True)):
         if release is judged:
             log.info("%s: not all bytes are accounted for; judging each line", release.format.ratings_file)
-            engine.forget()
             proof.rejects = proof.judge(TEXTS)
         try:
             rows = job(spark, release, proof.staging, partial(proof.check, release))

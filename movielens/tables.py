@@ -11,6 +11,7 @@ from movielens.terminal import count_of, phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -42,10 +43,10 @@ def output_result(  # noqa: PLR0913  # the four datasets, each by its name
     return {name: write_dataset(frame, absolute(output_base_path), name, check) for name, frame in frames.items()}
 
 
-def parsed_once(frame: DataFrame, output_base_path: str, name: str) -> DataFrame:
-    """Ratings or movies for all that is derived from them, so that their text is parsed once, not for each dataset.
+def parsed_once(frame: DataFrame, output_base_path: str, name: str) -> AbstractContextManager[DataFrame]:
+    """Ratings or movies to derive others from, whose text the engine parses once while the context lasts.
 
-    An engine keeps what it parsed first, or reads it back from what `output_result` writes below the path.
+    Spark caches the rows and drops them at the end. Sail reads back what `output_result` writes below the path.
     """
     spark = frame.sparkSession
     path = join(absolute(output_base_path), name)

@@ -37,12 +37,12 @@ def test_writing_again_replaces_what_was_there(spark: Any, input_path: Path, out
 def test_nothing_is_read_or_written_before_it(spark: Any, input_path: Path, output_path: Path) -> None:
     # given frames that are described, with all that main derives
     ratings, movies = job.load_ratings(spark, str(input_path)), job.load_movies(spark, str(input_path))
-    parsed = tables.parsed_once(ratings, str(output_path), "ratings")
-    with_stats, top_three = job.movie_statistics(parsed, movies), job.top_movies_per_user(parsed)
-    assert not output_path.exists()
-    # when the input changes before output_result runs
-    with (input_path / "movies.dat").open("ab") as file:
-        file.write(b"77::New::Drama\n")
-    rows = job.output_result(ratings, movies, with_stats, top_three, str(output_path))
+    with tables.parsed_once(ratings, str(output_path), "ratings") as parsed:
+        with_stats, top_three = job.movie_statistics(parsed, movies), job.top_movies_per_user(parsed)
+        assert not output_path.exists()
+        # when the input changes before output_result runs
+        with (input_path / "movies.dat").open("ab") as file:
+            file.write(b"77::New::Drama\n")
+        rows = job.output_result(ratings, movies, with_stats, top_three, str(output_path))
     # then the result is that of the changed input
     assert rows["movies"] == rows["movies_with_stats"] == len(MOVIES) + 1

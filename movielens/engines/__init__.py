@@ -16,6 +16,7 @@ from movielens.storage.s3 import S3Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -67,14 +68,12 @@ class Engine(Protocol):
     def tells_of_lines(self, error: Exception) -> bool:
         """Whether `columns` or `quick_lines` failed by what is in the lines, which `lines` survives."""
 
-    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:
-        """The frame for all that is derived from it, so that what it is made of is parsed once.
+    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> AbstractContextManager[DataFrame]:
+        """The frame to derive others from, whose input the engine parses once while the context lasts.
 
-        `read_back` describes it as it is read from what was written of it, before anything else is.
+        An engine may cache the frame and drop it at the end, or take what `read_back` returns: the same rows, read from
+        the files that were written of them.
         """
-
-    def forget(self) -> None:
-        """Lets go of all that `parsed_once` keeps."""
 
 
 @dataclass(frozen=True)

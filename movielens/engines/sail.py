@@ -9,7 +9,7 @@ import tempfile
 import urllib.parse
 import warnings
 from array import array
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from movielens.storage.s3 import S3Storage, aws_region, s3_client, s3_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -180,11 +181,12 @@ class Sail:
     def tells_of_lines(self, error: Exception) -> bool:
         return any(sign in str(error) for sign in WRONG_LINES)
 
-    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:  # noqa: ARG002  # spark's
-        return read_back()
-
-    def forget(self) -> None:
-        pass
+    def parsed_once(
+        self,
+        frame: DataFrame,  # noqa: ARG002  # spark's
+        read_back: Callable[[], DataFrame],
+    ) -> AbstractContextManager[DataFrame]:
+        return nullcontext(read_back())
 
 
 def compression(file: Entry) -> str:

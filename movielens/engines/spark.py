@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import sys
 import tempfile
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pyspark import SparkConf, SparkContext
@@ -21,7 +23,7 @@ from movielens.storage.paths import is_local
 from movielens.storage.s3 import aws_region, s3_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyspark.sql import DataFrame
 
@@ -130,12 +132,23 @@ class Spark:
     def tells_of_lines(self, error: Exception) -> bool:  # noqa: ARG002  # it takes any line
         return False
 
-    def parsed_once(self, frame: DataFrame, read_back: Callable[[], DataFrame]) -> DataFrame:  # noqa: ARG002  # sail's
-        return frame.persist()
-
-    def forget(self) -> None:
-        self.session.catalog.clearCache()
+    @contextmanager
+    def parsed_once(
+        self,
+        frame: DataFrame,
+        read_back: Callable[[], DataFrame],  # noqa: ARG002  # sail's
+    ) -> Iterator[DataFrame]:
+        try:
+            yield frame.persist()
+        finally:
+            with suppress(Exception):  # Java may be gone, which is not why the run failed
+                frame.unpersist()
 
     def text(self, files: Sequence[Entry]) -> DataFrame:
-        """The lines of text files: value STRING."""
-        return self.session.read.text([self.path_to_read(file.path) for file in files])
+        """The lines of text files: value STRING.
+
+        Spark takes cached rows for any plan that equals a cached one, although the files have changed. An option that
+        no other read has makes each plan differ.
+        """
+        reader = self.session.read.option("movielens_pipeline.read", secrets.token_hex(8))
+        return reader.text([self.path_to_read(file.path) for file in files])
