@@ -91,8 +91,11 @@ SECONDS_TO_STOP = 1.0
 def catch_signals(say: Callable[[int], object]) -> None:
     """Has Ctrl-C, SIGTERM and SIGHUP end the run: at the next chance tidily, after a second in any case.
 
-    `say` is what there is to say of an exit status, where nobody else will come to it.
+    `say` is what there is to say of an exit status, where nobody else will come to it. Python handles signals in its
+    main thread alone, so a run in another thread catches none.
     """
+    if not in_main_thread():
+        return
 
     def end(status: int) -> None:
         say(status)
@@ -112,9 +115,17 @@ def catch_signals(say: Callable[[int], object]) -> None:
             signal.signal(number, stop)
 
 
+def in_main_thread() -> bool:
+    """Whether this thread is the one in which Python handles signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """Keeps anybody from handling signals in another way: with Spark's handler an interrupt is a call that failed."""
+    if not in_main_thread():
+        yield
+        return
     place, here = signal.signal, os.getpid()
 
     def keep(number: signal.Signals, handler: Any) -> Any:
@@ -135,7 +146,7 @@ def signals_let_go(*, own_process: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in handlers:
+        for number, handler in handlers if in_main_thread() else ():
             signal.signal(number, signal.SIG_IGN if own_process else handler)
 
 
