@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from movielens.arguments import asks_for_summary, parse_args
+from movielens.storage.paths import resolved
 
 if TYPE_CHECKING:  # pyspark takes half a second to import; --help and usage errors answer without it
     from pyspark.sql import SparkSession
@@ -59,6 +60,7 @@ def work(argv: list[str], summary: Summary, *, own_process: bool) -> None:
     arguments = parse_args(argv)
     summary.input["path"], summary.output_path = arguments.input_path, arguments.output_path
     summary.engine["name"] = arguments.engine
+    arguments.output_path = resolved(arguments.output_path)  # a link may be switched while the job works
     from movielens import engines
     from movielens.scratch import scratch_folder
     from movielens.terminal import handlers_kept

@@ -58,7 +58,7 @@ def run(spark: SparkSession, arguments: argparse.Namespace, job: Job, summary: S
     total = sum(dataset.bytes for dataset in manifest.datasets.values())
     log.info(
         "%d datasets in %s (%s, %s), %.1f s in all",
-        len(manifest.datasets), arguments.output_path, megabytes(total), count_of(manifest.rejects, "reject"),
+        len(manifest.datasets), summary.output_path, megabytes(total), count_of(manifest.rejects, "reject"),
         summary.elapsed(),
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ def is_unchanged(engine: Engine | Unstarted, arguments: argparse.Namespace, summ
     if standing:
         summary.outcome = "unchanged"
         summary.tell_of(standing)
-        log.info("unchanged: %s is of this very input already (run %s)", output, standing.run_id)
+        log.info("unchanged: %s is of this very input already (run %s)", summary.output_path, standing.run_id)
     return standing is not None
 
 

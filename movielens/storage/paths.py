@@ -51,6 +51,19 @@ def absolute(path: str) -> str:
         raise UsageError(f"{path} is below the current folder, which is gone: begin it with /") from error
 
 
+def resolved(path: str) -> str:
+    """An absolute local path with its links followed once; any other path as it is.
+
+    A path with a link that leads nowhere stays as it is, so that `require_writable` can name the link.
+    """
+    if not is_local(path):
+        return path
+    parts = path.split("/")
+    above = ("/".join(parts[:end]) for end in range(2, len(parts) + 1))
+    is_dangling = any(os.path.islink(part) and not os.path.exists(part) for part in above)  # noqa: PTH110, PTH114  # a Path raises
+    return path if is_dangling else os.path.realpath(path)
+
+
 def is_local(path: str) -> bool:
     """Whether an absolute path is on the local disk."""
     return path.startswith("/")
