@@ -114,8 +114,9 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from movielens.terminal import leave, open_standard_streams
+    from movielens.terminal import leave, open_standard_streams, use_utf8
 
+    use_utf8()
     open_standard_streams()
     try:
         leave(main(sys.argv[1:], own_process=True))

@@ -14,7 +14,7 @@ from movielens.contract import HEADER_NOT_EXPECTED, BadInputError, UsageError
 from movielens.engines import engine_of
 from movielens.formats import FORMATS, Format
 from movielens.storage import in_parallel
-from movielens.storage.paths import absolute, is_local, is_sayable, join
+from movielens.storage.paths import absolute, is_local, is_sayable, join, why_mistaken
 from movielens.storage.refusals import StorageError
 from movielens.terminal import megabytes, phase, shortened
 
@@ -240,6 +240,8 @@ def require_readable_name(part: Entry) -> None:
     """
     if not is_sayable(part.name):
         raise BadInputError(f"{part.path!r}: names of parts are UTF-8, without control characters: rename it")
+    if is_local(part.path) and (why := why_mistaken(part.path)):
+        raise BadInputError(f"{part.path!r}: {why}")
     lower = part.name.lower()
     if lower.endswith(UNFINISHED):
         raise BadInputError(f"{part.path} is still being copied, as its name says")

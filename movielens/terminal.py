@@ -150,6 +150,17 @@ def signals_let_go(*, own_process: bool) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if own_process else handler)
 
 
+def use_utf8() -> None:
+    """Starts this process over in Python's UTF-8 mode if the locale has another encoding, as de_DE.ISO-8859-1 has.
+
+    Python decodes the bytes of paths by the locale, while engines take UTF-8. A process with PYTHONUTF8 goes on as it
+    is.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and "PYTHONUTF8" not in os.environ and sys.executable:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def open_standard_streams() -> None:
     """Has the standard streams lead nowhere that were closed by who started the process.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from movielens.contract import PipelineError
 from movielens.storage.disk import DiskStorage
-from movielens.storage.paths import is_local
+from movielens.storage.paths import is_local, why_mistaken
 from movielens.storage.s3 import S3Storage
 
 if TYPE_CHECKING:
@@ -123,8 +124,12 @@ def seclude(name: str, *paths: str) -> None:
 def start(name: str) -> SparkSession:
     """Starts the engine, `sail` or `spark`, and returns a session on it.
 
-    Raises PipelineError when what the engine needs is not installed, or does not start.
+    Raises PipelineError when what the engine needs is not installed, or does not start, or cannot write to the folder
+    for temporary files because of its name.
     """
+    temporary = tempfile.gettempdir()
+    if why := why_mistaken(temporary):
+        raise PipelineError(f"temporary files would go to {temporary!r}: {why}; let TMPDIR name another folder")
     try:
         with nothing_collected():
             engine = import_module(f"movielens.engines.{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 import os
 import re
@@ -9,14 +10,14 @@ import secrets
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from movielens.contract import PipelineError
+from movielens.contract import PipelineError, UsageError
 from movielens.storage.disk import DiskStorage
 from movielens.storage.hadoop import HadoopStorage, hadoop_path
 from movielens.storage.paths import is_local
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from movielens.storage import Entry, Storage
 
+UTF8_LOCALE = "C.UTF-8"
+
 
 def start() -> SparkSession:
     """Starts Apache Spark, or joins the one that spark-submit started; --conf settings hold."""
@@ -40,7 +43,9 @@ def start() -> SparkSession:
         # py4j would log what it raises, and what interrupts it by the root logger, which speaks unless it has a handler
         logging.getLogger("py4j").setLevel(logging.CRITICAL)
         logging.getLogger().addHandler(logging.NullHandler())
-        SparkContext._ensure_initialized()  # or what spark-submit was told would not be in its configuration
+        with utf8_for_children():
+            SparkContext._ensure_initialized()  # or what spark-submit was told would not be in its configuration
+        require_java_name(SparkContext._jvm, tempfile.gettempdir())
         conf = SparkConf()
         for name, value in settings(str(conf.get("spark.master"))).items():
             conf.setIfMissing(name, value)
@@ -53,6 +58,33 @@ def start() -> SparkSession:
     session.conf.set("spark.sql.files.ignoreCorruptFiles", "false")
     session.conf.set("spark.sql.files.ignoreMissingFiles", "false")
     return session
+
+
+@contextmanager
+def utf8_for_children() -> Iterator[None]:
+    """Has processes that start in the context decode paths as UTF-8, whatever the locale of this process."""
+    before = os.environ.get("LC_ALL")
+    if locale.nl_langinfo(locale.CODESET) != "UTF-8":
+        os.environ["LC_ALL"] = UTF8_LOCALE
+    try:
+        yield
+    finally:
+        os.environ.pop("LC_ALL", None)
+        if before is not None:
+            os.environ["LC_ALL"] = before
+
+
+def require_java_name(jvm: Any, path: str) -> None:
+    """Raises UsageError for a path that Java takes for another because its locale is not UTF-8.
+
+    In place of a character that its encoding lacks, Java puts `?`, also in what spark-submit hands on to the script.
+    """
+    may_differ = "?" in path or (is_local(path) and not path.isascii())
+    if may_differ and jvm.java.lang.System.getProperty("sun.jnu.encoding") != "UTF-8":
+        raise UsageError(
+            f"{path}: Java would take this path for another, because its locale is not UTF-8: set LC_ALL={UTF8_LOCALE} "
+            "where Spark starts"
+        )
 
 
 def temporary_folder_of_java() -> str:
@@ -108,6 +140,7 @@ class Spark:
         return str(self.session.sparkContext.master).startswith("local")
 
     def storage(self, path: str) -> Storage:
+        require_java_name(self.session._jvm, path)
         return DiskStorage() if is_local(path) else HadoopStorage(self.session, path)
 
     def path_to_read(self, path: str) -> str:
@@ -115,6 +148,7 @@ class Spark:
         return re.sub(r"([\\*?\[\]{}])", r"\\\1", self.path_to_write(path))
 
     def path_to_write(self, path: str) -> str:
+        require_java_name(self.session._jvm, path)
         return hadoop_path(self.session, path)
 
     def lines(self, files: Sequence[Entry]) -> DataFrame:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import urllib.parse
 
 from movielens.contract import SCHEMES, UsageError
+
+JAVA_FOR_ANY_BYTE = "\ufffd"
 
 
 def checked(path: str, engine: str) -> str:
@@ -24,10 +27,24 @@ def checked(path: str, engine: str) -> str:
     home = os.path.expanduser(user)  # noqa: PTH111  # Path.expanduser() raises
     if user.startswith("~") and (home == user or (user != "~" and not os.path.isdir(home))):  # noqa: PTH112  # as above
         raise UsageError(f"{user} is no home folder; a folder of that name is ./{user}")
-    path = absolute(path)
+    if why := why_mistaken(path):
+        raise UsageError(why)
+    if engine == "spark" and JAVA_FOR_ANY_BYTE in path:
+        raise UsageError(f"Java puts {JAVA_FOR_ANY_BYTE!a} in place of bytes that are not UTF-8: rename it")
+    return absolute(path)
+
+
+def why_mistaken(path: str) -> str:
+    """Why engines would take a path for another; empty if they take it for what it is.
+
+    They take UTF-8 without control characters. Python decodes the bytes of a path by the encoding of its locale.
+    """
+    encoding = sys.getfilesystemencoding()
     if not is_sayable(path):
-        raise UsageError("a path is UTF-8, without control characters")
-    return path
+        return "a path is UTF-8, without control characters"
+    if not path.isascii() and encoding != "utf-8":
+        return f"Python decodes paths as {encoding} here: start it with PYTHONUTF8=1"
+    return ""
 
 
 def is_sayable(path: str) -> bool:
@@ -38,30 +55,36 @@ def is_sayable(path: str) -> bool:
 def absolute(path: str) -> str:
     """A local path as an absolute one, without `file:`; an address of a store without a slash at the end.
 
-    Raises UsageError where it is relative to a folder that is gone.
+    Raises UsageError for a local path that engines would take for another, or that is relative to a folder that is
+    gone.
     """
     scheme, separator, _ = path.partition("://")
     if separator and scheme != "file":
         return path.rstrip("/")
     if path.startswith("file:"):
-        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path, errors="surrogateescape")
     try:
-        return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111  # Path.resolve() would follow links
+        path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111  # Path.resolve() would follow links
     except FileNotFoundError as error:
         raise UsageError(f"{path} is below the current folder, which is gone: begin it with /") from error
+    if why := why_mistaken(path):
+        raise UsageError(f"{path!r}: {why}")
+    return path
 
 
 def resolved(path: str) -> str:
     """An absolute local path with its links followed once; any other path as it is.
 
-    A path with a link that leads nowhere stays as it is, so that `require_writable` can name the link.
+    A path with a link that leads nowhere stays as it is, so that `require_writable` can name the link; so does one
+    with a link to what engines would take for another.
     """
     if not is_local(path):
         return path
     parts = path.split("/")
     above = ("/".join(parts[:end]) for end in range(2, len(parts) + 1))
     is_dangling = any(os.path.islink(part) and not os.path.exists(part) for part in above)  # noqa: PTH110, PTH114  # a Path raises
-    return path if is_dangling else os.path.realpath(path)
+    real = os.path.realpath(path)
+    return path if is_dangling or why_mistaken(real) else real
 
 
 def is_local(path: str) -> bool:
