@@ -30,6 +30,7 @@ main() {
   esac
   install_java
   install_chromium
+  [[ -e /usr/share/i18n/locales/de_DE ]] || install_packages locales
   use_spark_environment "$root"
   environment=$(resolved "$root/.venv-spark")
   make_s3_jars "$SPARK_HOME" "$environment/s3-jars" "$root/requirements/s3-jars.sha256"

@@ -235,9 +235,17 @@ require_pinned() {
 # checksums FOLDER: prints the SHA-256 of each jar in the folder, and its name.
 checksums() (
   CDPATH='' cd "$1" || return
+  # shellcheck disable=SC2030 # for this subshell alone
   LC_ALL=C
   if command -v sha256sum >/dev/null; then sha256sum -- *.jar; else shasum -a 256 -- *.jar; fi
 )
+
+# use_utf8_locale: sets LC_ALL for what starts here, where the locale is not UTF-8: Java would take paths for others.
+use_utf8_locale() {
+  [[ $(locale charmap 2>/dev/null) != UTF-8 ]] || return 0
+  # shellcheck disable=SC2031 # no subshell changes it here
+  if locale -a 2>/dev/null | grep -qix 'C\.utf-\{0,1\}8'; then export LC_ALL=C.UTF-8; fi
+}
 
 # run_on_this_machine ROOT ARGUMENT...: becomes the job, on the engine that its arguments name.
 run_on_this_machine() {
@@ -248,6 +256,7 @@ run_on_this_machine() {
     exec "$(resolved "$root/.venv")/bin/python" "$job" "$@"
   fi
   use_spark_environment "$root"
+  use_utf8_locale
   environment=$(resolved "$root/.venv-spark")
   if [[ "$*" == *s3://* || "$*" == *s3a://* ]]; then
     make_s3_jars "$SPARK_HOME" "$environment/s3-jars" "$root/requirements/s3-jars.sha256"

@@ -95,13 +95,11 @@ def parts(tmp_path: Path) -> Path:
 
 
 def names_in(folder: Path) -> set[bytes]:
-    return set(os.listdir(os.fsencode(folder)))
+    return {os.fsencode(entry.name) for entry in folder.iterdir()}
 
 
 @pytest.mark.parametrize("locale", [*LOCALES, ""])
-def test_utf8_paths_work_in_every_locale(
-    engine: str, in_locale: In, tmp_path: Path, parts: Path, locale: str
-) -> None:
+def test_utf8_paths_work_in_every_locale(engine: str, in_locale: In, tmp_path: Path, parts: Path, locale: str) -> None:
     output = os.fsencode(tmp_path) + b"/" + UTF8_NAME
     job = [sys.executable, str(ROOT / "movielens_pipeline.py"), *options(os.fsencode(parts), output, engine)]
     status, said = run(job, in_locale(locale))
