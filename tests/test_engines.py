@@ -100,7 +100,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     url, log, work = f"spark://127.0.0.1:{port}", folder / "cluster.log", folder / "work"
     environment = {
         **job_environment(), "SPARK_WORKER_DIR": str(work), "SPARK_CONF_DIR": str(folder),
-        "SPARK_DAEMON_JAVA_OPTS": JAVA_OPTIONS,
+        "SPARK_DAEMON_JAVA_OPTS": JAVA_OPTIONS, "LC_ALL": "C",
     }  # fmt: skip
     logs = log.open("w")
 
@@ -139,9 +139,10 @@ def run_on(cluster: Cluster, *arguments: object) -> subprocess.CompletedProcess[
 
 @pytest.mark.thorough
 def test_a_standalone_cluster_gives_the_same_rows(cluster: Cluster, tmp_path: Path) -> None:
-    done = run_on(cluster, "--input_path", ROOT / "dataset", "--output_path", tmp_path / "out")
+    # given workers in a locale that is not UTF-8, and an output path that is not ASCII
+    done = run_on(cluster, "--input_path", ROOT / "dataset", "--output_path", tmp_path / "öut")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_equal_by_check(ROOT / "dataset", tmp_path / "out")
+    assert_equal_by_check(ROOT / "dataset", tmp_path / "öut")
     # both workers ran an executor
     application = max(folder.name for folder in cluster.work.iterdir())
     executors = re.findall(rf"Launching executor {application}/(\d+) on worker (\S+)", cluster.log.read_text())

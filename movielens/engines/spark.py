@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from movielens.storage import Entry, Storage
 
 UTF8_LOCALE = "C.UTF-8"
+NOT_UTF8 = "\ufffd"
 
 
 def start() -> SparkSession:
@@ -75,10 +76,13 @@ def utf8_for_children() -> Iterator[None]:
 
 
 def require_java_name(jvm: Any, path: str) -> None:
-    """Raises UsageError for a path that Java takes for another because its locale is not UTF-8.
+    """Raises UsageError for a path that Java takes for another.
 
-    In place of a character that its encoding lacks, Java puts `?`, also in what spark-submit hands on to the script.
+    In place of a character that the encoding of its locale lacks, Java puts `?`, and in place of bytes that are not
+    UTF-8 U+FFFD; also in what spark-submit hands on to the script.
     """
+    if NOT_UTF8 in path and "PYSPARK_GATEWAY_PORT" in os.environ:
+        raise UsageError(f"{path!a}: Java puts {NOT_UTF8!a} in place of bytes that are not UTF-8: rename it")
     may_differ = "?" in path or (is_local(path) and not path.isascii())
     if may_differ and jvm.java.lang.System.getProperty("sun.jnu.encoding") != "UTF-8":
         raise UsageError(
@@ -95,6 +99,7 @@ def temporary_folder_of_java() -> str:
 
 def settings(master: str) -> dict[str, str]:
     """What the job wants of Spark with such a master; a setting that is made already stays as it is."""
+    is_here = master.startswith("local")
     return {
         "spark.app.name": "movielens_pipeline",
         "spark.log.level": "OFF",  # what fails is raised; the rest is chatter
@@ -107,7 +112,8 @@ def settings(master: str) -> dict[str, str]:
         "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
         # a local master does not look again for tasks that wait for a machine nearer to their data: with some that have
         # theirs here and others on a datanode elsewhere the run would never end
-        **({"spark.locality.wait": "0s"} if master.startswith("local") else {}),
+        # elsewhere Java of the executors, whose locale is not known here, is to take paths as UTF-8
+        **({"spark.locality.wait": "0s"} if is_here else {"spark.executorEnv.LC_ALL": UTF8_LOCALE}),
         **{f"spark.hadoop.fs.s3a.{name}": value for name, value in s3_settings().items()},
     }
 

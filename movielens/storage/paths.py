@@ -9,8 +9,6 @@ import urllib.parse
 
 from movielens.contract import SCHEMES, UsageError
 
-JAVA_FOR_ANY_BYTE = "\ufffd"
-
 
 def checked(path: str, engine: str) -> str:
     """The path made absolute. Raises UsageError where it is none that the engine reads from or writes to."""
@@ -29,8 +27,6 @@ def checked(path: str, engine: str) -> str:
         raise UsageError(f"{user} is no home folder; a folder of that name is ./{user}")
     if why := why_mistaken(path):
         raise UsageError(why)
-    if engine == "spark" and JAVA_FOR_ANY_BYTE in path:
-        raise UsageError(f"Java puts {JAVA_FOR_ANY_BYTE!a} in place of bytes that are not UTF-8: rename it")
     return absolute(path)
 
 
