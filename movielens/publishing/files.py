@@ -56,8 +56,9 @@ class PublishedFiles:
 
     def move_in(self, staging: Staging, lease: Lease, datasets: Iterable[str], prefix: str) -> None:
         """Moves what a run staged into the folders of the datasets, under names that begin with its prefix."""
-        for name in SCHEMAS:
-            self.abort_uploads_before(lease.number, name)
+        for begun in self.storage.uploads(self.output):
+            if begun.name in SCHEMAS:
+                self.abort_uploads_before(lease.number, begun.path)
         moves = {
             entry.path: join(self.output, name, f"{prefix}{entry.name}")
             for name in datasets
@@ -71,9 +72,9 @@ class PublishedFiles:
         in_parallel(move, moves)
         self.storage.flush([*moves.values(), *(join(self.output, name) for name in datasets)])
 
-    def abort_uploads_before(self, number: int, name: str) -> None:
+    def abort_uploads_before(self, number: int, folder: str) -> None:
         """Aborts what runs with lower numbers began to copy into the folder of a dataset, and cannot use any more."""
-        for upload in self.storage.uploads(join(self.output, name)):
+        for upload in self.storage.uploads(folder):
             if (number_of(upload.name) or 0) < number:
                 self.storage.abort_uploads(upload.path)
 
@@ -82,7 +83,8 @@ class PublishedFiles:
 
         `rows` are those that the run wrote of each dataset. Raises PipelineError if the files hold anything else.
         """
-        return {name: self.read_dataset_back(name, prefix, count) for name, count in rows.items()}
+        found = in_parallel(lambda name: self.read_dataset_back(name, prefix, rows[name]), rows)
+        return dict(zip(rows, found, strict=True))
 
     def read_dataset_back(self, name: str, prefix: str, rows: int) -> Dataset:
         """One dataset, by the sizes and footers of its files."""
@@ -123,20 +125,18 @@ class PublishedFiles:
         """The files whose names begin with a prefix."""
         return {file for file, entry in self.entries().items() if entry.name.startswith(prefix)}
 
-    def superseded(self, listed: Set[str], highest: int) -> set[str]:
+    def superseded(self, listed: Set[str], highest: int) -> tuple[set[str], set[str]]:
         """The files whose number is at most the highest one, and which the result that stands does not list.
 
-        That never becomes untrue of a file, so that a late deletion does no harm.
+        That never becomes untrue of a file, so that a late deletion does no harm. Also the other unlisted files that
+        Spark sees: version 0.6 or somebody else gave them their names.
         """
-        return {
-            file
-            for file, entry in self.entries().items()
-            if not entry.is_folder and 0 < (number_of(file) or 0) <= highest
-        } - listed
-
-    def unnumbered(self, listed: Set[str]) -> set[str]:
-        """The files that Spark sees, and to which version 0.6 or somebody else gave their names."""
-        return {file for file in self.visible_sizes() if number_of(file) is None} - listed
+        unlisted = {file: entry for file, entry in self.entries().items() if file not in listed}
+        superseded = {
+            file for file, entry in unlisted.items() if not entry.is_folder and 0 < (number_of(file) or 0) <= highest
+        }
+        unnumbered = {file for file, entry in unlisted.items() if is_visible(entry.name) and number_of(file) is None}
+        return superseded, unnumbered
 
     def delete(self, files: Set[str]) -> set[str]:
         """Deletes files, and returns those that the store refuses to delete; reports the first of them."""

@@ -187,9 +187,8 @@ class Output:
         if standing.is_cut_off:  # nobody knows what it lists
             return set()
         listed = standing.manifest.files if standing.manifest else set()
-        unnumbered = self.files.unnumbered(listed)
-        earlier = unnumbered & self.commits.files_of_earlier() if unnumbered else set()
-        return self.files.superseded(listed, standing.highest) | earlier
+        superseded, unnumbered = self.files.superseded(listed, standing.highest)
+        return superseded | (unnumbered & self.commits.files_of_earlier() if unnumbered else set())
 
     def delete_superseded(self) -> None:
         """Deletes the files and manifests of earlier results and of runs that failed."""
