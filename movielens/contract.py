@@ -35,6 +35,10 @@ class BadInputError(PipelineError):
     status = EXIT_BAD_INPUT
 
 
+class SchemaError(PipelineError, ValueError):
+    """A frame lacks a column, or has it in a type that the function does not take."""
+
+
 class BusyError(PipelineError):
     """Another run is publishing to the same place."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from movielens.contract import SCHEMAS
 from movielens.engines import engine_of
+from movielens.frames import conform
 from movielens.storage.paths import absolute, join
 from movielens.terminal import count_of, phase
 
@@ -30,9 +31,13 @@ def output_result(  # noqa: PLR0913  # the four datasets, each by its name
 ) -> dict[str, int]:
     """Computes the four datasets and writes each into its folder below the path; replaces what is there.
 
-    This is where the work is done: everything before only describes it. Each dataset is checked as soon as it is
-    written, and what the check raises ends the work. Returns the rows of each dataset, as read back from what was
-    written.
+    This is where the work is done: everything before only describes it. Each dataset is written with the columns of
+    `contract.SCHEMAS`: the function reorders columns, drops further ones and widens types without loss (INT to
+    BIGINT, FLOAT to DOUBLE). It looks at all four frames first, and raises SchemaError before it writes anything if
+    a column is missing or has a type that could lose something (DOUBLE for FLOAT): cast it first.
+
+    Each dataset is checked as soon as it is written, and what the check raises ends the work. Returns the rows of each
+    dataset, as read back from what was written.
     """
     frames = {
         "ratings": ratings_df,  # first: the others may be derived from what is written of it
@@ -40,7 +45,8 @@ def output_result(  # noqa: PLR0913  # the four datasets, each by its name
         "movies_with_stats": movies_with_stats_df,
         "top_movies_per_user": top_movies_per_user_df,
     }
-    return {name: write_dataset(frame, absolute(output_base_path), name, check) for name, frame in frames.items()}
+    conforming = {name: conform(frame, name) for name, frame in frames.items()}
+    return {name: write_dataset(frame, absolute(output_base_path), name, check) for name, frame in conforming.items()}
 
 
 def parsed_once(frame: DataFrame, output_base_path: str, name: str) -> AbstractContextManager[DataFrame]:

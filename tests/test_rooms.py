@@ -12,8 +12,8 @@ from tests.support.project import ROOT
 # From the top of the house to its ground; a room may import those below it, and what is in it
 ORDER = [
     "movielens_pipeline", "arguments", "ending", "run", "rejects", "proof", "reading", "inputs", "archives", "contents",
-    "formats", "transforms", "tables", "earlier", "publishing", "history", "summary", "manifest", "scratch", "runs",
-    "failures", "terminal", "engines", "storage", "contract",
+    "formats", "transforms", "tables", "frames", "earlier", "publishing", "history", "summary", "manifest", "scratch",
+    "runs", "failures", "terminal", "engines", "storage", "contract",
 ]  # fmt: skip
 SCRIPT = ROOT / "movielens_pipeline.py"
 FILES = [SCRIPT, *sorted((ROOT / "movielens").rglob("*.py"))]
