@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TRIES = 10  # as often as a newer result may replace the one that is being read
 MANIFESTS = "_manifests"
 COPY = "_manifest.json"  # of the highest one; up to version 0.6.6 the only one
-JOURNALS = {"_journal", "_publishing.json"}
+JOURNAL = "_journal"
 
 
 class ReplacedError(BusyError):
@@ -97,10 +97,9 @@ def newest_manifest(storage: Storage, output: str) -> tuple[str, bytes]:
             return path, content
     if damaged:
         raise BadInputError(f"{damaged} is damaged; run the job again")
-    if {entry.name for entry in storage.entries(output)} & JOURNALS:
+    if JOURNAL in {entry.name for entry in storage.entries(output)}:
         raise BusyError(
-            f"{output} is being published by a run; try again when that is over, or run the job, which finishes what "
-            "a killed run left"
+            f"{output} holds no result yet: a run is publishing the first one, or was killed; try again, or run the job"
         )
     raise BadInputError(f"{output} holds no result; run the job first")
 

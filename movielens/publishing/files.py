@@ -32,7 +32,11 @@ class PublishedFiles:
     def entries(self) -> dict[str, Entry]:
         """What lies directly in the folders of the datasets, by its path below the output."""
         found = in_parallel(self.storage.entries, [join(self.output, name) for name in SCHEMAS])
-        return {entry.path[len(self.output) + 1 :]: entry for entries in found for entry in entries}
+        return {self.below(entry.path): entry for entries in found for entry in entries}
+
+    def below(self, path: str) -> str:
+        """A path relative to the output."""
+        return path.removeprefix(join(self.output, ""))
 
     def visible_sizes(self) -> dict[str, int]:
         """The sizes of the files that Spark sees."""
@@ -114,7 +118,7 @@ class PublishedFiles:
             rows=rows,
             bytes=sum(sizes.values()),
             columns=columns,
-            files=[path[len(self.output) + 1 :] for path in sizes],
+            files=[self.below(path) for path in sizes],
             file_bytes=list(sizes.values()),
         )
 
