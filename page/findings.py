@@ -111,10 +111,10 @@ def run(result: Result, figures: Figures, now: datetime) -> dict[str, Any]:
         "seconds": lasted(manifest["started"], manifest["finished"]),
         "input_size": size(sum(file["bytes"] for file in inputs)),
         "input_count": counted(len(inputs), "file"),
+        "input_format": manifest["input_format"],
         "inputs": [
             {
                 "path": file["path"],
-                "format": file.get("format", manifest.get("format")),
                 "bytes": size(file["bytes"]),
                 "accounted": {True: "all", False: "not all"}.get(file.get("accounted")),
             }

@@ -26,7 +26,7 @@ import report
 from page import figures
 from page.published import TRIES
 from page.text import NOTHING
-from tests.support.inputs import MOVIES, movie_lines, rating_lines, real_data, write_input
+from tests.support.inputs import MOVIES, generate, movie_lines, rating_lines, real_data, write_input
 from tests.support.jobs import Publish
 from tests.support.numbered import commit, manifest_at, newest, number_result, unnumber_result, write_manifest
 from tests.support.pages import Opened, Parsed, chromium
@@ -309,7 +309,7 @@ def test_what_a_later_manifest_and_a_history_know_is_shown(
     assert [len(row) for row in page.table("What was published")] == [4] * 4
     # given what later versions write, and lines of a history, one of them damaged
     for file in manifest["input_files"]:
-        file.update(format="::", accounted=True)
+        file["accounted"] = True
     (output_path / "_manifest.json").write_text(json.dumps(manifest))
     runs = [
         {"run_id": str(day), "started": f"2026-11-0{day}T03:00:00Z", "finished": f"2026-11-0{day}T03:00:0{day}Z",
@@ -320,7 +320,7 @@ def test_what_a_later_manifest_and_a_history_know_is_shown(
     (output_path / "_history.jsonl").write_text("\n".join(lines))
     page = make()
     assert "Every byte of the input is accounted for" in page.headings
-    assert [row[1] for row in page.table("What was read")] == ["::", "::"]
+    assert [row[2] for row in page.table("What was read")] == ["all", "all"]
     assert [row[:4] for row in page.table("What was published")][:3] == [
         ["ratings", "6", "4", "+2 (+50 %)"], ["movies", "5", "5", "none"], ["movies_with_stats", "5", NOTHING, NOTHING],
     ]  # fmt: skip
@@ -389,6 +389,12 @@ def test_a_damaged_result_is_one_line_and_status_3(
         (output_path / manifest).write_text('{"run_id')
     line = f"report: error: {output_path}/{newest(Disk(output_path))} is damaged; run the job again\n"
     assert refused() == (3, line)
+
+
+def test_page_names_the_format_of_the_input(publish: Publish, tmp_path: Path, output_path: Path, make: Make) -> None:
+    generate(tmp_path / "release", "--format", "csv")
+    publish("sail", tmp_path / "release", output_path)
+    assert ", format csv" in make().text
 
 
 def test_a_first_result_that_is_being_published_is_one_line_and_status_4(
