@@ -144,8 +144,8 @@ def parsed(content: bytes) -> Any:
     """The JSON that was written. Raises ValueError if it is cut off or no JSON, and NotOursError if it is too deep."""
     try:
         found = json.loads(content)
-    except RecursionError as error:
-        raise NotOursError from error
+    except RecursionError as error:  # a text of brackets alone
+        raise ValueError from error
     require_depth(found, DEPTH)
     return found
 

@@ -160,7 +160,7 @@ def test_json_that_is_something_else_is_not_of_this_job(content: bytes) -> None:
         Generation.from_json(4, content)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", MANIFEST.to_json()[:-3], b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", MANIFEST.to_json()[:-3], b"\xff\xfe", b"[" * 100_000])
 def test_what_is_half_written_or_no_json_is_no_manifest(content: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         Manifest.from_json(content)

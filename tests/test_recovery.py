@@ -188,7 +188,6 @@ MANIFEST_DAMAGE: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "another_s": lambda _: b'{"run_id": "nightly"}',
     "lone_surrogate": lambda found: json.dumps({**found, "input_path": "\ud800"}).encode(),
     "nested_deeply": lambda found: json.dumps({**found, "seconds": {"a": deep(900)}}).encode(),
-    "nested_far_too_deeply": lambda _: b"[" * 200_000,
     "another_number": lambda found: json.dumps({**found, "number": 7}).encode(),
     "files_lead_out": lambda found: json.dumps(found).replace("ratings/", "ratings/../../").encode(),
 }
@@ -217,7 +216,7 @@ def test_foreign_manifest_is_reported_and_left_alone(
     assert {path: path.read_bytes() for path in output_path.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1, "run_', b"\x00" * 50, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1, "run_', b"\x00" * 50, b"\xff\xfe", b"[" * 200_000])
 def test_manifest_that_is_cut_off_does_not_count(
     engine: str, publish: Publish, two_inputs: tuple[Path, Path], output_path: Path, content: bytes
 ) -> None:
