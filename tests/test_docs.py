@@ -240,7 +240,7 @@ def test_the_help_is_the_one_shown(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_the_datasets_of_the_readme_are_the_contract_s() -> None:
-    described = table_after(README, "# movielens_pipeline")
+    described = table_after(README, "## What you get")
     for name in ("ratings", "movies", "movies_with_stats", "top_movies_per_user"):
         columns = re.sub(r" \(.*?\)", "", described[name].partition(" | ")[0])
         assert columns.replace("those of `movies`", contract.SCHEMAS["movies"]) == contract.SCHEMAS[name]
@@ -257,7 +257,7 @@ def test_the_reasons_of_the_readme_are_the_code_s() -> None:
     reasons = of_lines | {
         reason for field in contract.RATING_FIELDS + contract.MOVIE_FIELDS for _, reason in field.rules
     }
-    assert table_after(page("input"), "## Lines that are not valid").keys() - {"reason"} == reasons
+    assert table_after(page("input"), "## Malformed lines").keys() - {"reason"} == reasons
 
 
 def test_the_exit_statuses_of_the_readme_are_the_code_s() -> None:
@@ -307,6 +307,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 def test_every_link_within_the_project_leads_somewhere() -> None:
     for file, text in TEXTS.items():
+        for picture in re.findall(r'<img src="(.*?)"', text):
+            assert (file.parent / picture).exists(), f"{file}: {picture}"
         for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", text):
             found = (file.parent / target).resolve() if target else file
             assert found.exists(), f"{file}: {target}"
