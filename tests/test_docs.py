@@ -16,6 +16,7 @@ import pytest
 
 import movielens_pipeline as job
 from movielens import contract
+from movielens.formats import FORMATS
 from tests.support.inputs import RATINGS, rating_lines
 from tests.support.jobs import Publish, job_environment
 from tests.support.numbered import commit, manifest_at, number_result, write_manifest
@@ -296,6 +297,12 @@ def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
     assert real["datasets"]["movies"]["columns"] == shown["datasets"]["movies"]["columns"]
     assert real["datasets"]["movies"]["rows"] == shown["datasets"]["movies"]["rows"]
     assert [file["bytes"] for file in real["input_files"]] == [file["bytes"] for file in shown["input_files"]]
+
+
+def test_the_schema_of_the_summary_names_every_format() -> None:
+    schema = json.loads((ROOT / "docs" / "summary.schema.json").read_text())
+    named = schema["properties"]["input"]["properties"]["format"]["enum"]
+    assert set(named) == {form.name for form in FORMATS} | {None}
 
 
 def test_the_version_is_the_same_everywhere() -> None:
