@@ -16,6 +16,7 @@ import pytest
 
 import movielens_pipeline as job
 from movielens import contract
+from movielens.formats import FORMATS
 from tests.support.inputs import RATINGS, rating_lines
 from tests.support.jobs import Publish, job_environment
 from tests.support.numbered import commit, manifest_at, number_result, write_manifest
@@ -240,7 +241,7 @@ def test_the_help_is_the_one_shown(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_the_datasets_of_the_readme_are_the_contract_s() -> None:
-    described = table_after(README, "# movielens_pipeline")
+    described = table_after(README, "## What you get")
     for name in ("ratings", "movies", "movies_with_stats", "top_movies_per_user"):
         columns = re.sub(r" \(.*?\)", "", described[name].partition(" | ")[0])
         assert columns.replace("those of `movies`", contract.SCHEMAS["movies"]) == contract.SCHEMAS[name]
@@ -257,7 +258,7 @@ def test_the_reasons_of_the_readme_are_the_code_s() -> None:
     reasons = of_lines | {
         reason for field in contract.RATING_FIELDS + contract.MOVIE_FIELDS for _, reason in field.rules
     }
-    assert table_after(page("input"), "## Lines that are not valid").keys() - {"reason"} == reasons
+    assert table_after(page("input"), "## Malformed lines").keys() - {"reason"} == reasons
 
 
 def test_the_exit_statuses_of_the_readme_are_the_code_s() -> None:
@@ -298,6 +299,12 @@ def test_the_manifest_of_the_readme_has_the_shape_of_a_real_one(
     assert [file["bytes"] for file in real["input_files"]] == [file["bytes"] for file in shown["input_files"]]
 
 
+def test_the_schema_of_the_summary_names_every_format() -> None:
+    schema = json.loads((ROOT / "docs" / "summary.schema.json").read_text())
+    named = schema["properties"]["input"]["properties"]["format"]["enum"]
+    assert set(named) == {form.name for form in FORMATS} | {None}
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     version = (ROOT / "VERSION").read_text().strip()
     assert version == contract.VERSION
@@ -307,6 +314,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 def test_every_link_within_the_project_leads_somewhere() -> None:
     for file, text in TEXTS.items():
+        for picture in re.findall(r'<img src="(.*?)"', text):
+            assert (file.parent / picture).exists(), f"{file}: {picture}"
         for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", text):
             found = (file.parent / target).resolve() if target else file
             assert found.exists(), f"{file}: {target}"
