@@ -62,6 +62,8 @@ def start() -> SparkSession:
     # by itself the client would try for ten minutes to reach a server that died
     warnings.filterwarnings("ignore", r"\[RETRIES_EXCEEDED\]")  # it is raised, too
     session.client.set_retry_policies([DefaultPolicy(max_retries=TRIES, max_backoff=1000)])
+    # a client that attaches to an operation again may find that Sail has forgotten it: seen once in a thousand runs
+    session.client.disable_reattachable_execute()
     try:
         # of each operation of a column pyspark would look up the place in the script, hundredths of a second a run; and
         # this is a first request, for a server that cannot have sessions starts all the same
