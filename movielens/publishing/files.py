@@ -74,7 +74,7 @@ class PublishedFiles:
             self.storage.move(source, moves[source])
 
         in_parallel(move, moves)
-        self.storage.flush([*moves.values(), *(join(self.output, name) for name in datasets)])
+        self.storage.flush(join(self.output, name) for name in datasets)  # their contents are on the disk already
 
     def abort_uploads_before(self, number: int, folder: str) -> None:
         """Aborts what runs with lower numbers began to copy into the folder of a dataset, and cannot use any more."""

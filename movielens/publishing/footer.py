@@ -43,7 +43,7 @@ def read_footer(storage: Storage, path: str, size: int) -> Footer:
     if length > len(end):
         end = storage.part(path, size - length, length)
     try:
-        metadata = read_struct(io.BytesIO(end[-length:]))
+        metadata = read_struct(io.BytesIO(end[-length:]), NUM_ROWS)
         columns = [(element[NAME].decode(), element[TYPE]) for element in metadata[SCHEMA] if TYPE in element]
         return Footer(metadata[NUM_ROWS], columns)
     except (IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -57,11 +57,11 @@ TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, _MAP, STRUCT = rang
 LONG_LIST = 15
 
 
-def read_struct(stream: io.BytesIO) -> dict[int, Any]:
-    """The fields of a struct by their numbers."""
+def read_struct(stream: io.BytesIO, last: int | None = None) -> dict[int, Any]:
+    """The fields of a struct by their numbers, which ascend; up to the last that is wanted."""
     fields: dict[int, Any] = {}
     number = 0
-    while header := stream.read(1)[0]:
+    while number != last and (header := stream.read(1)[0]):
         step, kind = header >> 4, header & 15
         number = number + step if step else zigzag(read_varint(stream))
         fields[number] = kind == TRUE if kind in (TRUE, FALSE) else read_value(stream, kind)

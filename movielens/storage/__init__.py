@@ -76,7 +76,10 @@ class Storage(Protocol):
         """
 
     def replace(self, path: str, content: bytes) -> None:
-        """Writes a file, in place of the one that may be there; nobody ever sees half of it."""
+        """Writes a file, in place of the one that may be there; nobody ever sees half of it.
+
+        A loss of power may bring the earlier content back.
+        """
 
     def move(self, source: str, target: str) -> None:
         """Moves a file, replacing the target. A source that is missing was moved before."""
@@ -88,7 +91,7 @@ class Storage(Protocol):
         """Deletes a folder unless something is in it."""
 
     def flush(self, files: Iterable[str]) -> None:
-        """Has files, and their names, outlive a loss of power, where they would not by themselves."""
+        """Has files or folders, and their names, outlive a loss of power."""
 
     def delete_folder(self, folder: str) -> None:
         """Deletes a folder with all in it, and what was begun and not completed below it."""

@@ -126,7 +126,6 @@ class DiskStorage:
                 aside.replace(path)
             finally:
                 aside.unlink(missing_ok=True)
-            flush(str(aside.parent))
 
     def move(self, source: str, target: str) -> None:
         with refusals_of(target, "written"):
@@ -235,6 +234,7 @@ def copy_into_place(source: str, target: str) -> None:
     folder, _, name = target.rpartition("/")
     aside = Path(folder) / f".{name}"
     shutil.copyfile(source, aside)
+    flush(str(aside))
     aside.replace(target)
     Path(source).unlink(missing_ok=True)
 
