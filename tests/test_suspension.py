@@ -243,6 +243,21 @@ def test_run_that_slept_until_its_number_was_pruned_claims_nothing(
     assert (on_disk.run_id in runs) == (moment == "after")
 
 
+def test_late_write_of_the_history_keeps_the_line_of_the_next(
+    on_disk: Prepared, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    # given a run that is suspended just before it writes the history, until another has published
+    [other] = staged_by_others(on_disk, publish, tmp_path, 1)
+
+    def meanwhile(*_: object) -> None:
+        clock[0] += SUSPENDED
+        publish_by_another(on_disk, other, monkeypatch)
+
+    on_disk.publish(MeanwhileDisk("replace", "/_history.jsonl", meanwhile))
+    runs = [run["run_id"] for run in history_of(on_disk.place.snapshot())]
+    assert runs[-2:] == [on_disk.run_id, other["run_id"]]
+
+
 def test_lease_taken_over_at_the_very_end_is_kept(on_disk: Prepared) -> None:
     # given a run that took the lease after this one committed, and before this one tidied the journal up
     leases = []

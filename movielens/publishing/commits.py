@@ -141,14 +141,18 @@ class CommitLog:
     def refresh_history(self) -> None:
         """Adds a line to the history for each result that it lacks, as far as manifests are kept."""
         path = join(self.output, HISTORY)
-        content = self.storage.read(path) or b""
-        entries = self.entries()
-        # a lower number may be that of a run which slept until it was pruned
-        last = max((run.get("number") or 0 for run in read_history(content)), default=max(entries, default=0) - KEPT)
-        found = (self.read_whole(number) for number in sorted(entries) if number > last)
-        told = [manifest for manifest in found if manifest and manifest.datasets and manifest.restates is None]
-        if told:
-            self.storage.replace(path, with_runs(content, [summary_of(one, self.output) for one in told]))
+        for _ in range(LOOKS):
+            content = self.storage.read(path) or b""
+            entries = self.entries()
+            highest = max(entries, default=0)
+            # a lower number may be that of a run which slept until it was pruned
+            last = max((run.get("number") or 0 for run in read_history(content)), default=highest - KEPT)
+            found = (self.read_whole(number) for number in sorted(entries) if number > last)
+            told = [manifest for manifest in found if manifest and manifest.datasets and manifest.restates is None]
+            if told:
+                self.storage.replace(path, with_runs(content, [summary_of(one, self.output) for one in told]))
+            if not told or self.highest() == highest:  # otherwise this may have undone what a later run wrote
+                break
 
     def prune(self, left: Set[str]) -> None:
         """Deletes the oldest manifests, but for those that list one of the files that could not be deleted."""
