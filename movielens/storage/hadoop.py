@@ -25,6 +25,7 @@ log = logging.getLogger("movielens_pipeline")
 
 # What S3A raises if the file to create is there already
 NOT_CREATED = ("FileAlreadyExistsException", "RemoteFileChangedException")
+TRIES = 10  # to read a file that others replace
 CONDITIONAL = "fs.option.create.conditional.overwrite"
 
 
@@ -136,16 +137,20 @@ class HadoopStorage:
     def read_with(self, path: str, read: Callable[[Any], Any]) -> bytes | None:
         """What is read from the stream of a file; None when it is missing."""
         with refusals_of(path):
-            try:
-                stream = self.fs.open(self.path(path))
+            for tries_left in reversed(range(TRIES)):
                 try:
-                    return bytes(read(stream))  # S3A asks for the object only here
-                finally:
-                    stream.close()
-            except Exception as error:
-                if is_java(error, "FileNotFoundException"):
-                    return None
-                raise
+                    stream = self.fs.open(self.path(path))
+                    try:
+                        return bytes(read(stream))  # S3A asks for the object only here
+                    finally:
+                        stream.close()
+                except Exception as error:  # noqa: PERF203  # a try is a request, which takes longer
+                    if is_java(error, "FileNotFoundException"):
+                        return None
+                    # another run replaced it since S3A asked for its size
+                    if not (tries_left and is_java(error, "RemoteFileChangedException", "EOFException")):
+                        raise
+            return None
 
     def open(self, path: str) -> IO[bytes]:
         # a copy, for bytes come from Java slowly
